@@ -1,0 +1,41 @@
+# Each target sets itself up: a virtual environment in the checkout, made once and renewed when the locked dependencies change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip --quiet install --require-hashes --requirement requirements-dev.txt
+	$(BIN)/python -m pip --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.ready ## the agent at work between an Exastro and three sources, all on this machine (Ctrl-C ends it)
+	@$(BIN)/ita-ag-oase demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(VENV)/.ready ## all tests
+	$(BIN)/pytest
+
+check: $(VENV)/.ready ## what must be green before a commit: style, types, structure, all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
+	@$(BIN)/python bench/bench.py
+
+lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
+	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		--python-version 3.11 --quiet --output-file requirements.txt pyproject.toml
+	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		--python-version 3.11 --quiet --group dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,293 @@
+"""Builds everything, runs it until a signal, and takes it down in reverse."""
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential_jitter
+
+from ita_ag_oase import __version__, clock, transport
+from ita_ag_oase.agent.roster import Roster, refresh_code
+from ita_ag_oase.agent.schedule import Troubles, delivery_code
+from ita_ag_oase.collection import Collector
+from ita_ag_oase.delivery import Delivery
+from ita_ag_oase.errors import ConfigError, Retryable
+from ita_ag_oase.exastro.auth import AccessTokens, RefreshTokenAuth
+from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.exastro.secrets import SecretColumns
+from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.observability.logs import Redactor
+from ita_ag_oase.settings import Settings
+from ita_ag_oase.sources.http import HttpClients
+from ita_ag_oase.sources.source import open_source
+from ita_ag_oase.store.database import StoreLock
+from ita_ag_oase.store.outbox import ENVELOPE_BYTES
+from ita_ag_oase.store.saving import SavingLimits
+from ita_ag_oase.store.store import Store
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+_LOCK_WAIT_SECONDS = 1.0
+_PURGE_EVERY_SECONDS = 600.0
+# A request in flight may end within this time after SIGTERM; then it is abandoned, to be sent again at the next start.
+_LAST_DELIVERY_SECONDS = 5.0
+_RETRY_CAP_SECONDS = 60.0
+
+
+class Agent:
+    """The running daemon. `stop` and `refresh` are what signals set."""
+
+    def __init__(self, settings: Settings, redactor: Redactor) -> None:
+        self._settings = settings
+        self._redactor = redactor
+        self.stop = asyncio.Event()
+        self.refresh = asyncio.Event()
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until `stop` is set. Raises StoreUnavailable, StoreDamaged or ConfigError where it cannot start."""
+        for secret in (self._settings.refresh_token, self._settings.password):
+            self._redactor.add(secret)
+        async with contextlib.AsyncExitStack() as stack:
+            if not await self._hold_lock(stack):
+                return
+            store = await stack.enter_async_context(self._open_store())
+            client = await stack.enter_async_context(self._open_exastro(store))
+            roster = await stack.enter_async_context(self._open_roster(store, client))
+            delivery = Delivery(
+                store,
+                client,
+                max_events=self._settings.batch_max_events,
+                max_bytes=self._settings.batch_max_bytes,
+            )
+            self._tell_started(await store.waiting_events())
+            await roster.start_with_known()
+            delivering = asyncio.create_task(self._deliver(delivery), name="deliver")
+            others = [
+                asyncio.create_task(self._keep_settings(roster), name="settings"),
+                asyncio.create_task(self._purge(store), name="purge"),
+            ]
+            await self.stop.wait()
+            _log.info("agent_stopping")
+            await _end(others)
+            await roster.close()
+            if delivery.is_posting:
+                await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
+            await _end([delivering])
+        _log.info("agent_stopped")
+
+    async def _hold_lock(self, stack: contextlib.AsyncExitStack) -> bool:
+        """Wait until no other agent uses the store; False where the agent was stopped before."""
+        lock = StoreLock(self._settings.store_path)
+        stack.callback(lock.release)
+        has_told = False
+        while not self.stop.is_set():
+            if lock.try_acquire():
+                return True
+            if not has_told:
+                _log.warning(
+                    "store_in_use",
+                    path=str(self._settings.store_path),
+                    action="another agent works on this store; this one takes over when that one ends",
+                )
+                has_told = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), _LOCK_WAIT_SECONDS)
+        return False
+
+    @asynccontextmanager
+    async def _open_store(self) -> AsyncIterator[Store]:
+        settings = self._settings
+        limits = SavingLimits(
+            group_events=settings.batch_max_events,
+            group_bytes=settings.batch_max_bytes - ENVELOPE_BYTES,
+            id_retention_seconds=settings.event_id_retention_seconds,
+        )
+        store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await asyncio.to_thread(store.close)
+
+    @asynccontextmanager
+    async def _open_exastro(self, store: Store) -> AsyncIterator[ExastroClient]:
+        settings = self._settings
+        url = httpx.URL(settings.exastro_url)
+        client = httpx.AsyncClient(
+            verify=_tls("EXASTRO_CA_FILE", verify=settings.exastro_tls_verify, ca_file=settings.exastro_ca_file),
+            proxy=self._proxies().choose(url),
+            trust_env=False,
+            headers={"Accept": "application/json", "Accept-Encoding": transport.ACCEPTED_ENCODING},
+        )
+        base_url = (
+            f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
+        )
+        async with client:
+            yield ExastroClient(client, self._auth(client, store), base_url=base_url)
+
+    def _auth(self, client: httpx.AsyncClient, store: Store) -> httpx.Auth:
+        settings = self._settings
+        refresh_token = settings.refresh_token
+        if refresh_token is None:
+            return httpx.BasicAuth(settings.exastro_username or "", settings.password or "")
+        organization = settings.exastro_organization_id
+        tokens = AccessTokens(
+            client,
+            token_url=f"{settings.exastro_url}/auth/realms/{organization}/protocol/openid-connect/token",
+            client_id=f"_{organization}-api",
+            refresh_token=refresh_token,
+            facts=store,
+            on_secret=self._redactor.add,
+        )
+        return RefreshTokenAuth(tokens)
+
+    @asynccontextmanager
+    async def _open_roster(self, store: Store, client: ExastroClient) -> AsyncIterator[Roster]:
+        settings = self._settings
+        zone = clock.zone(settings.tz)
+        clients = HttpClients(
+            tls=_tls("SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file),
+            proxies=self._proxies(),
+        )
+
+        def make_collector(setting: CollectionSetting) -> Collector:
+            source = open_source(setting, clients, max_bytes=settings.response_max_bytes, zone=zone)
+            return Collector(setting, source, store, agent_name=settings.agent_identity)
+
+        roster = Roster(
+            client=client,
+            store=store,
+            secrets=SecretColumns(settings.exastro_organization_id, settings.exastro_workspace_id),
+            names=settings.event_collection_settings_names,
+            interval_seconds=settings.execute_interval,
+            settings_file=settings.settings_file,
+            make_collector=make_collector,
+            on_secret=self._redactor.add,
+            on_news=self._news.set,
+        )
+        try:
+            yield roster
+        finally:
+            await roster.close()
+            await clients.close()
+
+    def _proxies(self) -> transport.Proxies:
+        settings = self._settings
+        return transport.Proxies(http=settings.http_proxy, https=settings.https_proxy, no_proxy=settings.no_proxy)
+
+    def _tell_started(self, waiting_events: int) -> None:
+        settings = self._settings
+        _log.info(
+            "agent_started",
+            version=__version__,
+            exastro=settings.exastro_url,
+            agent=settings.agent_identity,
+            settings=settings.event_collection_settings_names,
+            interval_seconds=settings.execute_interval,
+            store=str(settings.store_path),
+            waiting_events=waiting_events,
+        )
+        for name, is_verified in (("EXASTRO", settings.exastro_tls_verify), ("SOURCE", settings.source_tls_verify)):
+            if not is_verified:
+                _log.warning(
+                    "tls_not_verified", variable=f"{name}_TLS_VERIFY", action="anyone on the way can read along"
+                )
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        troubles = Troubles(failed="delivery_failed", recovered="delivery_recovered")
+        while True:
+            self._news.clear()
+            count = await _until_it_works(delivery.deliver_next, troubles, delivery_code)
+            if self.stop.is_set():
+                return
+            if count is None:
+                _log.debug("nothing_to_deliver", code="AGT-10021")
+                # Not for ever: a poll that was cancelled after it was saved brings no news.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), self._settings.execute_interval)
+
+    async def _keep_settings(self, roster: Roster) -> None:
+        settings = self._settings
+        troubles = Troubles(failed="settings_failed", recovered="settings_recovered")
+        while True:
+            self.refresh.clear()
+            await _until_it_works(roster.refresh, troubles, refresh_code)
+            for _ in range(settings.iteration):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.refresh.wait(), settings.execute_interval)
+                if self.refresh.is_set() or roster.was_file_deleted():
+                    break
+
+    @staticmethod
+    async def _purge(store: Store) -> None:
+        troubles = Troubles(failed="purge_failed", recovered="purge_recovered")
+        while True:
+            while await _until_it_works(store.purge, troubles, lambda _: "AGT-10027"):
+                pass
+            await asyncio.sleep(_PURGE_EVERY_SECONDS)
+
+
+def tell_adjustments(settings: Settings) -> None:
+    """Log the values that were moved into their range, and a time zone that is not known by that name."""
+    for adjustment in settings.adjustments:
+        _log.warning("value_adjusted", **adjustment._asdict())
+    if settings.tz and clock.zone(settings.tz) is None:
+        _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used="the system's own")
+
+
+async def run(settings: Settings, redactor: Redactor) -> None:
+    """Run the agent until SIGTERM or SIGINT; SIGHUP has the settings fetched anew. Raises as `Agent.run` does."""
+    agent = Agent(settings, redactor)
+    loop = asyncio.get_running_loop()
+    for number, event in ((signal.SIGTERM, agent.stop), (signal.SIGINT, agent.stop), (signal.SIGHUP, agent.refresh)):
+        loop.add_signal_handler(number, event.set)
+    await agent.run()
+
+
+async def _until_it_works(
+    step: Callable[[], Awaitable[T]], troubles: Troubles, code_of: Callable[[Exception], str]
+) -> T:
+    """Return what the step returns, trying again for ever with longer and longer waits."""
+
+    def note(state: RetryCallState) -> None:
+        err = state.outcome.exception() if state.outcome else None
+        if isinstance(err, Exception):
+            troubles.note_failure(err, code_of(err))
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Exception), stop=stop_never, wait=_retry_seconds, before_sleep=note
+    )
+    result: T = await retrying(step)
+    troubles.note_success()
+    return result
+
+
+_backoff = wait_exponential_jitter(initial=0.5, max=_RETRY_CAP_SECONDS, jitter=0.5)
+
+
+def _retry_seconds(state: RetryCallState) -> float:
+    err = state.outcome.exception() if state.outcome else None
+    asked = err.retry_after_seconds if isinstance(err, Retryable) else None
+    return max(_backoff(state), asked or 0.0)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def _tls(variable: str, *, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return transport.tls_context(verify=verify, ca_file=ca_file)
+    except OSError as err:
+        raise ConfigError([(variable, f"{ca_file} holds no certificate; write the path of a PEM file")]) from err

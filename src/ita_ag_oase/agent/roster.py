@@ -1,0 +1,163 @@
+"""Which settings are collected: fetched from Exastro now and then, one polling task each."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ita_ag_oase import clock
+from ita_ag_oase.agent.schedule import Troubles, collection_code, repeat
+from ita_ag_oase.collection import Collector
+from ita_ag_oase.errors import AgentError, SettingInvalid
+from ita_ag_oase.exastro import wire
+from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.exastro.secrets import SecretColumns
+from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.store.store import Store
+
+_log = structlog.get_logger()
+
+_KNOWN_ROWS = "settings"
+# First polls are spread this far apart, so that many sources do not start in one instant.
+_SPREAD_SECONDS = 0.005
+
+Row = Mapping[str, Any]
+
+
+class Roster:
+    """The settings in use and the tasks that poll them."""
+
+    def __init__(
+        self,
+        *,
+        client: ExastroClient,
+        store: Store,
+        secrets: SecretColumns,
+        names: Sequence[str],
+        interval_seconds: float,
+        settings_file: Path,
+        make_collector: Callable[[CollectionSetting], Collector],
+        on_secret: Callable[[str], None],
+        on_news: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._secrets = secrets
+        self._names = names
+        self._interval_seconds = interval_seconds
+        self._file = settings_file
+        self._make_collector = make_collector
+        self._on_secret = on_secret
+        self._on_news = on_news
+        self._rows: dict[str, Row] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._told_unusable: dict[str, str] = {}
+
+    async def start_with_known(self) -> None:
+        """Begin with the rows that were fetched last, if any, until Exastro is asked."""
+        known = await self._store.fact(_KNOWN_ROWS)
+        if known:
+            rows = [row for row in json.loads(known) if wire.name_of(row) in self._names]
+            _log.info("settings_known", settings=len(rows))
+            await self._apply(rows)
+
+    async def refresh(self) -> None:
+        """Fetch the settings and bring the tasks in line. Raises ExastroUnavailable or ExastroRejected."""
+        _log.debug("settings_fetching", code="AGT-10008")
+        self._remove_file()
+        rows = await self._client.fetch_settings(self._names)
+        text = json.dumps(rows, ensure_ascii=False).encode()
+        if text != await self._store.fact(_KNOWN_ROWS):
+            await self._store.keep_fact(_KNOWN_ROWS, text)
+        for name in self._names:
+            if name not in map(wire.name_of, rows):
+                self._tell_unusable(name, "Exastro has no such event collection setting: check the name, or restore it")
+        await self._apply(rows)
+        self._write_file(text)
+
+    def was_file_deleted(self) -> bool:
+        """Whether a person deleted the settings file, to have the settings fetched at once."""
+        return self._is_file_kept and not self._file.exists()
+
+    async def close(self) -> None:
+        """End all polling."""
+        await self._stop(list(self._tasks))
+
+    async def _apply(self, rows: Sequence[Row]) -> None:
+        wanted = {wire.name_of(row): row for row in rows if wire.is_collected_by_agents(row)}
+        changed = [name for name in self._tasks if wanted.get(name) != self._rows[name]]
+        await self._stop(changed)
+        started = 0
+        for name, row in wanted.items():
+            if name not in self._tasks and await self._start(name, row, first_delay_seconds=started * _SPREAD_SECONDS):
+                started += 1
+        if started or changed:
+            _log.info("settings_applied", polled=sorted(self._tasks), started=started, stopped=len(changed))
+
+    async def _start(self, name: str, row: Row, *, first_delay_seconds: float) -> bool:
+        try:
+            setting = wire.setting_of(row, self._secrets)
+            for secret in setting.secrets:
+                self._on_secret(secret)
+            collector = self._make_collector(setting)
+        except SettingInvalid as err:
+            self._tell_unusable(name, str(err))
+            return False
+        self._told_unusable.pop(name, None)
+        await self._store.register(setting.id, name, int(clock.now()))
+
+        async def poll() -> None:
+            if (await collector.collect()).new:
+                self._on_news()
+
+        troubles = Troubles(failed="collection_failed", recovered="collection_recovered", setting=name)
+        steps = repeat(
+            poll,
+            troubles,
+            interval_seconds=self._interval_seconds,
+            first_delay_seconds=first_delay_seconds,
+            code_of=collection_code,
+        )
+        self._rows[name] = row
+        self._tasks[name] = asyncio.create_task(steps, name=f"poll {name}")
+        return True
+
+    async def _stop(self, names: Sequence[str]) -> None:
+        tasks = [self._tasks.pop(name) for name in names]
+        for name in names:
+            del self._rows[name]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _tell_unusable(self, name: str, why: str) -> None:
+        if self._told_unusable.get(name) != why:
+            self._told_unusable[name] = why
+            _log.error("setting_unusable", code="AGT-10001", setting=name, detail=why)
+
+    _is_file_kept = False
+
+    def _remove_file(self) -> None:
+        self._is_file_kept = False
+        try:
+            self._file.unlink(missing_ok=True)
+        except OSError as err:
+            _log.debug("settings_file_kept", path=str(self._file), detail=str(err))
+
+    def _write_file(self, text: bytes) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file.write_bytes(text)
+            self._is_file_kept = True
+        except OSError as err:
+            # Only the shortcut of deleting it is lost.
+            _log.debug("settings_file_missing", path=str(self._file), detail=str(err))
+
+
+def refresh_code(err: Exception) -> str:
+    """Return the message code of settings that could not be fetched (protocol section 2.9)."""
+    return "AGT-10010" if isinstance(err, AgentError) and str(err).startswith("Exastro answered") else "AGT-00004"

@@ -1,0 +1,28 @@
+"""The only reader of the wall clock. Durations and schedules use the event loop's monotonic clock instead."""
+
+import time
+from datetime import datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+
+def now() -> float:
+    """Return the seconds since the epoch."""
+    return time.time()
+
+
+def zone(name: str | None) -> tzinfo | None:
+    """Return the time zone called `name` (TZ's usual form, `Asia/Tokyo`), or None for the system's own.
+
+    A POSIX form (`JST-9`) is the system's to understand, so that it gives None too.
+    """
+    if not name:
+        return None
+    try:
+        return ZoneInfo(name.removeprefix(":"))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def local(seconds: float, zone: tzinfo | None) -> datetime:
+    """Return `seconds` since the epoch as an aware datetime in `zone` (None: the system's)."""
+    return datetime.fromtimestamp(seconds, tz=zone).astimezone(zone)

@@ -1,0 +1,191 @@
+"""One round of delivery: take a batch, post it, settle what became of it. A step without a loop."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from ita_ag_oase import __version__, clock
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.exastro import wire
+from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.exastro.wire import Verdict
+from ita_ag_oase.model import Batch, Group, Settlement
+from ita_ag_oase.store.outbox import BatchLimits
+from ita_ag_oase.store.store import Store
+
+_log = structlog.get_logger()
+
+_MAX_GROUPS = 1_000
+# When a key is taken and the answer does not say up to where, the next try goes this far, then twice as far.
+_FIRST_LEAP_SECONDS = 1
+
+
+class Delivery:
+    """Posts what the store holds, oldest first, one request at a time.
+
+    The size that passed and how many groups to risk at once are learned anew by each process; everything else is in
+    the store.
+    """
+
+    def __init__(self, store: Store, client: ExastroClient, *, max_events: int, max_bytes: int) -> None:
+        self._store = store
+        self._client = client
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._passed_bytes = 0
+        self._max_groups = _MAX_GROUPS
+        self._leap_seconds = _FIRST_LEAP_SECONDS
+        self.is_posting = False
+
+    async def deliver_next(self) -> int | None:
+        """Post the next batch and return how many of its events Exastro has now; None where nothing waits.
+
+        Raises ExastroUnavailable where the same request is to be sent later, and the store's errors.
+        """
+        limits = BatchLimits(events=self._max_events, bytes=self._max_bytes, groups=self._max_groups)
+        batch = await self._store.next_batch(limits, int(clock.now()))
+        if batch is None:
+            return None
+        body = wire.body_of(batch, __version__)
+        _log.debug(
+            "batch_sending", code="AGT-10017", events=batch.event_count, groups=len(batch.groups), bytes=len(body)
+        )
+        started = asyncio.get_running_loop().time()
+        self.is_posting = True
+        try:
+            messages = await self._client.post_events(body)
+        except ExastroUnavailable as err:
+            if err.is_unprocessed:
+                await self._store.withdraw(batch)
+            raise
+        except ExastroRejected as err:
+            await self._narrow(batch, err, size=len(body))
+            return 0
+        finally:
+            self.is_posting = False
+        settlement = await self._settle(batch, messages)
+        self._widen(len(body))
+        done = settlement.saved | settlement.already_saved
+        delivered = sum(group.event_count for group in batch.groups if group.number in done)
+        _log.info(
+            "batch_delivered",
+            code="AGT-10018",
+            events=delivered,
+            groups=len(done),
+            bytes=len(body),
+            duration_seconds=round(asyncio.get_running_loop().time() - started, 3),
+        )
+        return delivered
+
+    def _widen(self, size: int) -> None:
+        self._passed_bytes = max(self._passed_bytes, size)
+        self._max_groups = min(self._max_groups * 2, _MAX_GROUPS)
+
+    async def _narrow(self, batch: Batch, err: ExastroRejected, *, size: int) -> None:
+        """Cut down what was refused, until what is refused alone is a single event or group, and park that."""
+        first = batch.groups[0]
+        is_too_large = err.reason is Reason.TOO_LARGE
+        # Codes of the whole group, so that its events are not to blame.
+        is_about_group = "499-018" in str(err)
+        if len(batch.groups) == 1 and (first.event_count == 1 or (is_about_group and not is_too_large)):
+            await self._store.withdraw(batch)
+            await self._park({first: str(err)}, batch)
+            return
+        if is_too_large:
+            self._remember_too_large(size)
+        else:
+            self._max_groups = max(1, len(batch.groups) // 2)
+        _log.warning(
+            "batch_cut",
+            code="AGT-10020",
+            reason=err.reason,
+            detail=str(err),
+            events=batch.event_count,
+            groups=len(batch.groups),
+            bytes=size,
+        )
+        if len(batch.groups) == 1:
+            await self._store.cut(batch)
+        else:
+            await self._store.dissolve(batch)
+
+    def _remember_too_large(self, size: int) -> None:
+        if size <= self._passed_bytes:
+            # What passed once does so no longer.
+            self._passed_bytes = 0
+        self._max_bytes = max(self._passed_bytes, size // 2)
+
+    async def _settle(self, batch: Batch, messages: Sequence[str]) -> Settlement:
+        settlement, is_clear = self._read(batch, messages)
+        await self._store.settle(batch, settlement, int(clock.now()))
+        if not is_clear:
+            # Offered one by one, each group gets an answer of its own.
+            self._max_groups = 1
+        for number, taken in settlement.collided.items():
+            _log.warning("key_collided", setting=_by_number(batch, number).setting_name, taken_until=taken)
+        if settlement.parked:
+            self._tell_parked({_by_number(batch, number): reason for number, reason in settlement.parked.items()})
+        return settlement
+
+    def _read(self, batch: Batch, messages: Sequence[str]) -> tuple[Settlement, bool]:
+        """Return what the messages mean for each group, and whether every message could be given to one."""
+        open_groups = list(batch.groups)
+        already: set[int] = set()
+        collided: dict[int, int] = {}
+        parked: dict[int, str] = {}
+        for message in messages:
+            group = _addressee(message, open_groups)
+            if group is None:
+                _log.warning("message_unclear", code="AGT-10020", detail=message[:256])
+                return Settlement(already_saved=frozenset(already), collided=collided, parked=parked), False
+            open_groups.remove(group)
+            if wire.verdict_of(message) is Verdict.REFUSED:
+                parked[group.number] = message[:256]
+            elif group.was_offered:
+                already.add(group.number)
+            else:
+                collided[group.number] = self._taken_until(message, group)
+        if not collided:
+            self._leap_seconds = _FIRST_LEAP_SECONDS
+        saved = frozenset(group.number for group in open_groups)
+        return Settlement(saved, frozenset(already), collided, parked), True
+
+    def _taken_until(self, message: str, group: Group) -> int:
+        told = wire.greatest_time(message)
+        if told > group.fetched_time:
+            return told
+        self._leap_seconds *= 2
+        return group.fetched_time + self._leap_seconds
+
+    async def _park(self, reasons: dict[Group, str], batch: Batch) -> None:
+        parked = {group.number: reason[:256] for group, reason in reasons.items()}
+        await self._store.settle(batch, Settlement(parked=parked), int(clock.now()))
+        self._tell_parked(reasons)
+
+    @staticmethod
+    def _tell_parked(reasons: dict[Group, str]) -> None:
+        for group, reason in reasons.items():
+            _log.error(
+                "batch_parked",
+                code="AGT-10020",
+                setting=group.setting_name,
+                fetched_time=group.fetched_time,
+                events=group.event_count,
+                detail=reason,
+                action="Exastro refuses these events for good; they stay in the store, and the rest goes on",
+            )
+
+
+def _addressee(message: str, groups: Sequence[Group]) -> Group | None:
+    """Return the group that a message is about: the oldest of the setting that it names, or the only one there is."""
+    named = [group for group in groups if wire.has_id(message, group)]
+    named = named or [group for group in groups if wire.has_name(message, group)]
+    if len({(group.setting_id, group.setting_name) for group in named}) == 1:
+        by_time = [group for group in named if str(group.fetched_time) in message]
+        return (by_time or named)[0]
+    return groups[0] if len(groups) == 1 else None
+
+
+def _by_number(batch: Batch, number: int) -> Group:
+    return next(group for group in batch.groups if group.number == number)

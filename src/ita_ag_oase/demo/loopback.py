@@ -1,0 +1,125 @@
+"""A small HTTP server on loopback, on top of the standard library's, that can also misbehave."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked: `body` is whole, header names are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to answer.
+
+    `pieces` are sent one by one instead of `body`. `is_cut` closes the connection without an answer; `hang_seconds` is
+    waited before anything is sent. `on_sent` is called once all is written.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: Iterator[bytes] | None = None
+    is_cut: bool = False
+    hang_seconds: float = 0.0
+    on_sent: Callable[[], None] = lambda: None
+
+
+def as_json(value: Any, status: int = 200, *, on_sent: Callable[[], None] = lambda: None) -> Reply:
+    """Return a reply of JSON."""
+    return Reply(status=status, body=json.dumps(value).encode(), on_sent=on_sent)
+
+
+def as_html(text: str, status: int) -> Reply:
+    """Return a reply as a gateway would give it."""
+    return Reply(status=status, body=f"<html><body>{text}</body></html>".encode(), content_type="text/html")
+
+
+class LoopbackServer:
+    """Serves `handle` on a free port of 127.0.0.1, a thread for each connection, while it is entered."""
+
+    def __init__(self, handle: Callable[[Request], Reply], port: int = 0) -> None:
+        self._is_ending = threading.Event()
+        self._server = _Server(("127.0.0.1", port), _handler(handle, self._is_ending))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without a path."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_ending.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that the other side broke: here they are part of the play."""
+
+
+def _handler(handle: Callable[[Request], Reply], is_ending: threading.Event) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = 65_536
+
+        def _serve(self) -> None:
+            parts = urlsplit(self.path)
+            length = int(self.headers.get("content-length") or 0)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Request(self.command, parts.path, parts.query, headers, self.rfile.read(length))
+            self._send(handle(request))
+
+        do_GET = do_POST = _serve  # noqa: N815 - the names that the base class looks for
+
+        def _send(self, reply: Reply) -> None:
+            if reply.hang_seconds and is_ending.wait(reply.hang_seconds):
+                reply = Reply(is_cut=True)
+            if reply.is_cut:
+                self.close_connection = True
+                return
+            self.send_response_only(reply.status)
+            self.send_header("Content-Type", reply.content_type)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            if reply.pieces is None:
+                self.send_header("Content-Length", str(len(reply.body)))
+                self.end_headers()
+                self.wfile.write(reply.body)
+            else:
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for piece in reply.pieces:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
+            self.wfile.flush()
+            reply.on_sent()
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet: what is worth seeing is shown elsewhere."""
+
+    return Handler

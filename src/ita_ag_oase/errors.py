@@ -1,0 +1,101 @@
+"""Every error the agent raises on purpose, sorted by what to do next.
+
+Errors of libraries are translated where they arise (`raise ... from err`), so that nothing above an adapter knows them.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something failed: a closed list, used as a log field and as a label of metrics."""
+
+    CONFIGURATION = "configuration"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    HTTP_STATUS = "http_status"
+    THROTTLED = "throttled"
+    MAINTENANCE = "maintenance"
+    NOT_EXASTRO = "not_exastro"
+    UNAUTHORIZED = "unauthorized"
+    REFUSED = "refused"
+    TOO_LARGE = "too_large"
+    REDIRECT = "redirect"
+    NOT_JSON = "not_json"
+    TEMPLATE = "template"
+    PARAMETER = "parameter"
+    EXPRESSION = "expression"
+    SETTING = "setting"
+    STORE_LOCKED = "store_locked"
+    STORE_FULL = "store_full"
+    STORE_FAILED = "store_failed"
+    STORE_DAMAGED = "store_damaged"
+
+
+class AgentError(Exception):
+    """What was tried, on what, and what to do next, in one sentence for a person."""
+
+    def __init__(self, message: str, *, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ConfigError(AgentError):
+    """The configuration cannot be used; raised at start only. `problems` holds (variable, what to do) pairs."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems), reason=Reason.CONFIGURATION)
+        self.problems = problems
+
+
+class Retryable(AgentError):
+    """The same request may succeed later. `retry_after_seconds` is the other side's own wish, where it told one."""
+
+    def __init__(self, message: str, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SourceUnavailable(Retryable):
+    """A source did not answer in time, refused the connection, or answered 5xx or 429."""
+
+
+class ExastroUnavailable(Retryable):
+    """Exastro did not answer, or answered that it cannot serve now.
+
+    `is_unprocessed` tells that the request surely left no trace at the receiver; otherwise its fate is unknown.
+    """
+
+    def __init__(
+        self, message: str, *, reason: Reason, retry_after_seconds: float | None = None, is_unprocessed: bool = False
+    ) -> None:
+        super().__init__(message, reason=reason, retry_after_seconds=retry_after_seconds)
+        self.is_unprocessed = is_unprocessed
+
+
+class StoreUnavailable(Retryable):
+    """The store is locked, full, or its disk failed."""
+
+
+class Permanent(AgentError):
+    """The same request fails again; a person must act."""
+
+
+class SettingInvalid(Permanent):
+    """A row of event collection settings cannot be used; the others can."""
+
+
+class SourceRejected(Permanent):
+    """A source refused the request for what it is: 4xx, login refused, a redirect to another host."""
+
+
+class SourceUnreadable(Permanent):
+    """A source cannot be asked, or its answer not be read: no JSON, too large, a template that fails."""
+
+
+class ExastroRejected(Permanent):
+    """Exastro refused a request for its content; nothing of it was saved."""
+
+
+class StoreDamaged(Permanent):
+    """The store cannot be read, or was written by a newer version."""

@@ -1,0 +1,183 @@
+"""How the agent proves to Exastro who it is (protocol section 1.1)."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
+
+import httpx
+from cryptography.fernet import Fernet, InvalidToken
+
+from ita_ag_oase import clock, transport
+from ita_ag_oase.errors import ExastroUnavailable, Reason
+
+_ANSWER_MAX_BYTES = 1_048_576
+_ANSWER_SECONDS = 30.0
+_KEPT_TOKEN = "refresh_token"  # noqa: S105 - the name of a fact
+# A token is renewed when this much of its life is left, or this part of it where it lives shortly.
+_MARGIN_SECONDS = 30.0
+_MARGIN_PART = 0.2
+_DEFAULT_LIFE_SECONDS = 300.0
+
+
+class Facts(Protocol):
+    """Where a rotated token outlives the process."""
+
+    async def fact(self, name: str) -> bytes | None:
+        """Return the bytes kept under a name, or None."""
+
+    async def keep_fact(self, name: str, value: bytes) -> None:
+        """Keep bytes under a name."""
+
+
+class RefreshTokenAuth(httpx.Auth):
+    """A bearer token, renewed before it expires, and once when it is answered with 401."""
+
+    def __init__(self, tokens: "AccessTokens") -> None:
+        self._tokens = tokens
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Send the request with a valid token. Raises ExastroUnavailable where none is to be had."""
+        token = await self._tokens.valid()
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            request.headers["Authorization"] = f"Bearer {await self._tokens.instead_of(token)}"
+            yield request
+
+
+class AccessTokens:
+    """Access tokens from the realm's token endpoint (OpenID Connect Core 1.0 section 12), one request at a time.
+
+    A rotated refresh token replaces the configured one and is kept, encrypted under it: whoever configures a new token
+    makes the kept one void.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        token_url: str,
+        client_id: str,
+        refresh_token: str,
+        facts: Facts,
+        on_secret: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._token_url = token_url
+        self._client_id = client_id
+        self._configured = refresh_token
+        self._rotated: str | None = None
+        self._has_looked = False
+        self._facts = facts
+        self._on_secret = on_secret
+        self._cipher = Fernet(base64.urlsafe_b64encode(hashlib.sha256(refresh_token.encode()).digest()))
+        self._lock = asyncio.Lock()
+        self._access_token: str | None = None
+        self._renew_at = 0.0
+
+    async def valid(self) -> str:
+        """Return a token with some life left. Raises ExastroUnavailable where none is to be had."""
+        async with self._lock:
+            if self._access_token is None or asyncio.get_running_loop().time() >= self._renew_at:
+                await self._renew()
+            return str(self._access_token)
+
+    async def instead_of(self, refused: str) -> str:
+        """Return another token than the one that was refused. Raises ExastroUnavailable where none is to be had."""
+        async with self._lock:
+            if self._access_token == refused:
+                await self._renew()
+            return str(self._access_token)
+
+    async def _renew(self) -> None:
+        self._access_token = None
+        if not self._has_looked:
+            self._rotated, self._has_looked = await self._kept(), True
+        answer = await self._exchange(self._rotated) if self._rotated else None
+        if answer is None:
+            # None was kept, or it is no longer good: the configured one may be.
+            self._rotated = None
+            answer = await self._exchange(self._configured)
+        if answer is None:
+            raise ExastroUnavailable(
+                "Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN",
+                reason=Reason.UNAUTHORIZED,
+                is_unprocessed=True,
+            )
+        await self._keep(answer.get("refresh_token"))
+
+    async def _kept(self) -> str | None:
+        data = await self._facts.fact(_KEPT_TOKEN)
+        try:
+            return self._cipher.decrypt(data).decode() if data else None
+        except InvalidToken:
+            return None
+
+    async def _keep(self, refresh_token: Any) -> None:
+        if not isinstance(refresh_token, str) or refresh_token in (self._rotated, self._configured):
+            return
+        self._on_secret(refresh_token)
+        self._rotated = refresh_token
+        await self._facts.keep_fact(_KEPT_TOKEN, self._cipher.encrypt(refresh_token.encode()))
+
+    async def _exchange(self, refresh_token: str) -> dict[str, Any] | None:
+        """Return the endpoint's answer after noting the access token in it; None where the refresh token is refused."""
+        self._on_secret(refresh_token)
+        started = asyncio.get_running_loop().time()
+        form = {"client_id": self._client_id, "grant_type": "refresh_token", "refresh_token": refresh_token}
+        request = self._client.build_request("POST", self._token_url, data=form, timeout=_ANSWER_SECONDS)
+        status, answer = await self._ask(request)
+        if status in (400, 401) and "error" in answer:
+            return None
+        token = answer.get("access_token")
+        if status != httpx.codes.OK or not isinstance(token, str):
+            raise ExastroUnavailable(
+                f"the token endpoint of Exastro answered {status} without a token: check EXASTRO_URL and "
+                "EXASTRO_ORGANIZATION_ID",
+                reason=Reason.NOT_EXASTRO,
+                is_unprocessed=True,
+            )
+        self._on_secret(token)
+        life = _seconds(answer.get("expires_in"))
+        self._renew_at = started + life - min(_MARGIN_SECONDS, life * _MARGIN_PART)
+        self._access_token = token
+        return answer
+
+    async def _ask(self, request: httpx.Request) -> tuple[int, dict[str, Any]]:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                response = await self._client.send(request, stream=True, auth=None)
+                try:
+                    body = await transport.read_bounded(response, _ANSWER_MAX_BYTES)
+                finally:
+                    await response.aclose()
+        except (httpx.TransportError, TimeoutError) as err:
+            reason, words = transport.explain(err)
+            raise ExastroUnavailable(
+                f"the token endpoint of Exastro: {words}", reason=reason, is_unprocessed=True
+            ) from err
+        except (transport.AnswerTooLarge, transport.AnswerUnreadable):
+            return httpx.codes.BAD_GATEWAY, {}
+        if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise ExastroUnavailable(
+                f"the token endpoint of Exastro answered {response.status_code}: it cannot serve now",
+                reason=Reason.HTTP_STATUS,
+                retry_after_seconds=transport.retry_after_seconds(response, clock.now()),
+                is_unprocessed=True,
+            )
+        return response.status_code, _object(body)
+
+
+def _object(body: bytearray) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and value > 0 else _DEFAULT_LIFE_SECONDS

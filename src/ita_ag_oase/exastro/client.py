@@ -1,0 +1,129 @@
+"""Exastro's API: fetch settings, post events, and what each answer means (protocol section 1.2)."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx
+
+from ita_ag_oase import clock, transport
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.exastro.wire import SUCCESS
+
+CONNECT_SECONDS = 12.0
+# A post can take minutes at the receiver.
+ANSWER_SECONDS = 600.0
+SETTINGS_SECONDS = 60.0
+_ANSWER_MAX_BYTES = 67_108_864
+_QUOTED_CHARACTERS = 256
+
+# Refused for what the request holds, and surely not saved.
+_CONTENT_REFUSED = ("499-01801", "499-01802")
+# Nothing was looked at.
+_UNPROCESSED_STATUSES = frozenset({401, 403, 404, 405, 407, 498})
+
+
+class _Answer(NamedTuple):
+    status: int
+    result: str | None
+    message: str
+    data: Any
+    retry_after_seconds: float | None
+
+
+class ExastroClient:
+    """One workspace's API.
+
+    Every call raises ExastroUnavailable where the same request may succeed later, and ExastroRejected where Exastro
+    refuses what the request holds; nothing of a rejected request was saved.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, auth: httpx.Auth, *, base_url: str) -> None:
+        self._client = client
+        self._auth = auth
+        self._settings_url = f"{base_url}/oase_agent/event_collection/settings"
+        self._events_url = f"{base_url}/oase_agent/events"
+
+    async def fetch_settings(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of the settings of these names, as Exastro sent them; unknown names are absent."""
+        body = json.dumps({"event_collection_settings_names": list(names)}).encode()
+        answer = await self._post(self._settings_url, body, SETTINGS_SECONDS)
+        rows = answer.data
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ExastroUnavailable("Exastro answered without a list of settings", reason=Reason.NOT_EXASTRO)
+        return rows
+
+    async def post_events(self, body: bytes) -> list[str]:
+        """Return the messages about groups that were not saved; empty when all were.
+
+        Also ExastroRejected with Reason.TOO_LARGE where the request is larger than something on the way allows.
+        """
+        answer = await self._post(self._events_url, body, ANSWER_SECONDS)
+        return [str(message) for message in answer.data] if isinstance(answer.data, list) else []
+
+    async def _post(self, url: str, body: bytes, answer_seconds: float) -> _Answer:
+        timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
+        request = self._client.build_request(
+            "POST", url, content=body, headers={"Content-Type": "application/json"}, timeout=timeout
+        )
+        try:
+            async with asyncio.timeout(answer_seconds + CONNECT_SECONDS):
+                response = await self._client.send(request, stream=True, auth=self._auth)
+                try:
+                    return _judge(await _read(response))
+                finally:
+                    await response.aclose()
+        except (httpx.TransportError, TimeoutError) as err:
+            reason, words = transport.explain(err)
+            is_unprocessed = isinstance(err, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
+            raise ExastroUnavailable(f"Exastro: {words}", reason=reason, is_unprocessed=is_unprocessed) from err
+
+
+async def _read(response: httpx.Response) -> _Answer:
+    try:
+        body = await transport.read_bounded(response, _ANSWER_MAX_BYTES)
+        value = json.loads(body)
+    except (transport.AnswerTooLarge, transport.AnswerUnreadable, ValueError, RecursionError):
+        value = None
+    answer: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    result = answer.get("result")
+    return _Answer(
+        status=response.status_code,
+        result=result if isinstance(result, str) else None,
+        message=str(answer.get("message", ""))[:_QUOTED_CHARACTERS],
+        data=answer.get("data"),
+        retry_after_seconds=transport.retry_after_seconds(response, clock.now()),
+    )
+
+
+def _judge(answer: _Answer) -> _Answer:
+    """Return a successful answer. By `result` where there is one, since the status alone says too little."""
+    if answer.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+        raise ExastroRejected("the request is larger than Exastro's gateway allows (413)", reason=Reason.TOO_LARGE)
+    if answer.result is None:
+        raise _unavailable(answer, f"Exastro was expected, but something else answered with status {answer.status}")
+    if answer.result == SUCCESS and answer.status < httpx.codes.BAD_REQUEST:
+        return answer
+    words = f"Exastro answered {answer.status} {answer.result} {answer.message}".rstrip()
+    if answer.result in _CONTENT_REFUSED or answer.result.startswith("400-"):
+        raise ExastroRejected(words, reason=Reason.REFUSED)
+    raise _unavailable(answer, words)
+
+
+def _unavailable(answer: _Answer, words: str) -> ExastroUnavailable:
+    status = answer.status
+    if status in (401, 403):
+        reason, advice = Reason.UNAUTHORIZED, "check the credentials and the user's right to the agent's menus"
+    elif answer.result is None:
+        reason, advice = Reason.NOT_EXASTRO, "check EXASTRO_URL, the gateway in front of Exastro, and its state"
+    elif answer.result.startswith("498-"):
+        reason, advice = Reason.MAINTENANCE, "it is under maintenance"
+    else:
+        reason, advice = Reason.HTTP_STATUS, "it cannot serve now"
+    return ExastroUnavailable(
+        f"{words}: {advice}",
+        reason=reason,
+        retry_after_seconds=answer.retry_after_seconds,
+        is_unprocessed=status in _UNPROCESSED_STATUSES,
+    )

@@ -1,0 +1,172 @@
+"""The values that pass between the packages. All are frozen; nothing here does input or output."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from typing_extensions import Buffer
+
+
+class ConnectionMethod(StrEnum):
+    """How the agent proves to a source who it is."""
+
+    BEARER = "bearer"
+    BASIC = "basic"
+    SHARED_KEY = "shared_key"
+    IMAP_PASSWORD = "imap_password"  # noqa: S105 - a name, no password
+    NONE = "none"
+
+
+class RequestMethod(StrEnum):
+    """How a source is asked."""
+
+    GET = "GET"
+    POST = "POST"
+    IMAP_TLS = "imap_tls"
+    IMAP_STARTTLS = "imap_starttls"
+    IMAP_PLAIN = "imap_plain"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSetting:
+    """One row of event collection settings, checked, with its secrets decrypted.
+
+    `row` is the row as Exastro sent it, except for the decrypted secrets: what templates see.
+    """
+
+    id: str
+    name: str
+    connection_method: ConnectionMethod
+    request_method: RequestMethod
+    url: str
+    port: int | None
+    request_header: str | None
+    parameter: str | None
+    proxy: str | None = field(repr=False)
+    auth_token: str = field(repr=False)
+    username: str | None
+    password: str = field(repr=False)
+    access_key_id: str | None
+    secret_access_key: str = field(repr=False)
+    mailbox: str | None
+    response_key: str | None
+    is_list: bool
+    event_id_key: str | None
+    ttl_seconds: int
+    row: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must never be shown; empty ones left out."""
+        return tuple(secret for secret in (self.auth_token, self.password, self.secret_access_key) if secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a setting has been collected.
+
+    `last_event` is the JSON of the last usable event as it was sent, labels included; None if there was none.
+    """
+
+    last_fetched_time: int
+    last_event: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A source's answer: JSON text, in UTF-8 or else in the character set that the source named."""
+
+    body: bytes | bytearray
+    charset: str | None = None
+
+
+class Event(NamedTuple):
+    """One event of a poll, before it is known whether it is new.
+
+    `id` is the text Exastro gets as `_exastro_oase_event_id`; `is_serial` tells that the agent made it up, so that it
+    tells nothing about whether the event was seen before. `raw` is the event's JSON object without labels, and
+    `unavailable` the reason why Exastro shall show it as unusable, if any.
+    """
+
+    id: str
+    is_serial: bool
+    raw: Buffer
+    unavailable: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What every event of one poll has in common."""
+
+    setting_id: str
+    setting_name: str
+    fetched_time: int
+    end_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What one poll found, ready to be saved in one transaction.
+
+    `moves_cursor` is False where the answer was not the expected one, so that the next poll asks for the same time.
+    """
+
+    setting_id: str
+    agent_name: str
+    labels: Labels
+    events: Iterable[Event]
+    moves_cursor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How many events of a poll were new, known from before, or the same unusable ones as at the last poll."""
+
+    new: int
+    known: int
+    repeated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Events that travel together under one key: (setting, agent name, fetched time).
+
+    `events` is their JSON, joined by commas, without the brackets around. `was_offered` tells that an earlier request
+    with this group may have been saved.
+    """
+
+    number: int
+    setting_id: str | None
+    setting_name: str
+    agent_name: str
+    fetched_time: int
+    event_count: int
+    events: bytes
+    was_offered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The groups of one request, oldest first."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def event_count(self) -> int:
+        """The number of events in all groups."""
+        return sum(group.event_count for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of the groups of a batch, by their numbers; groups named nowhere are offered anew.
+
+    `saved`: Exastro saved them now. `already_saved`: it had saved them from an earlier offer. `collided`: their keys
+    were taken; the value is the greatest key known to be taken. `parked`: refused for good; the value is the reason.
+    """
+
+    saved: frozenset[int] = frozenset()
+    already_saved: frozenset[int] = frozenset()
+    collided: Mapping[int, int] = field(default_factory=dict)
+    parked: Mapping[int, str] = field(default_factory=dict)

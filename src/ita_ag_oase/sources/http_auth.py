@@ -1,0 +1,78 @@
+"""How a request proves to an HTTP source who asks: each way one httpx.Auth."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable, Generator
+from email.utils import formatdate
+
+import httpx
+
+from ita_ag_oase.errors import Reason, SettingInvalid
+from ita_ag_oase.model import CollectionSetting, ConnectionMethod
+
+
+def auth_of(setting: CollectionSetting, now: Callable[[], float]) -> httpx.Auth:
+    """Return the authentication that a setting asks for. Raises SettingInvalid where what it needs is missing."""
+    match setting.connection_method:
+        case ConnectionMethod.BEARER:
+            return BearerAuth(_required(setting.auth_token, setting, "AUTH_TOKEN"))
+        case ConnectionMethod.BASIC:
+            return httpx.BasicAuth(_required(setting.username, setting, "USERNAME"), setting.password)
+        case ConnectionMethod.SHARED_KEY:
+            account = _required(setting.access_key_id, setting, "ACCESS_KEY_ID")
+            key = _required(setting.secret_access_key, setting, "SECRET_ACCESS_KEY")
+            return SharedKeyLiteAuth(account, _decoded_key(key, setting), now)
+        case _:
+            return httpx.Auth()
+
+
+def _required(value: str | None, setting: CollectionSetting, column: str) -> str:
+    if not value:
+        raise SettingInvalid(f"{setting.name}: {column} is empty: fill it in in Exastro", reason=Reason.SETTING)
+    return value
+
+
+def _decoded_key(key: str, setting: CollectionSetting) -> bytes:
+    try:
+        return base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError) as err:
+        raise SettingInvalid(
+            f"{setting.name}: SECRET_ACCESS_KEY is no base64: write the account's key as its portal shows it",
+            reason=Reason.SETTING,
+        ) from err
+
+
+class BearerAuth(httpx.Auth):
+    """A token in the Authorization header (RFC 6750)."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        yield request
+
+
+class SharedKeyLiteAuth(httpx.Auth):
+    """Shared Key Lite of Azure Storage's Table service: a signature over date and resource, never the key itself.
+
+    Signed is the date, a line end, and the resource: `/account`, the path as it is sent, and `?comp=…` where the query
+    has it ("Authorize with Shared Key" in the Azure Storage REST reference).
+    """
+
+    def __init__(self, account: str, key: bytes, now: Callable[[], float]) -> None:
+        self._account = account
+        self._key = key
+        self._now = now
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        date = formatdate(self._now(), usegmt=True)
+        path = request.url.raw_path.partition(b"?")[0].decode("ascii")
+        component = request.url.params.get("comp")
+        resource = f"/{self._account}{path}" + (f"?comp={component}" if component is not None else "")
+        digest = hmac.new(self._key, f"{date}\n{resource}".encode(), hashlib.sha256).digest()
+        request.headers["x-ms-date"] = date
+        request.headers["Authorization"] = f"SharedKeyLite {self._account}:{base64.b64encode(digest).decode()}"
+        yield request

@@ -1,0 +1,172 @@
+"""What the agent's HTTP clients share: certificates, proxies, bounded answers, Retry-After, errors in words."""
+
+import ipaddress
+import ssl
+import zlib
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import certifi
+import httpx
+
+from ita_ag_oase.errors import Reason
+
+# The only coding that is asked for, since it can be undone a piece at a time within a bound.
+ACCEPTED_ENCODING = "gzip"
+_RETRY_AFTER_MAX_SECONDS = 3_600.0
+
+
+class AnswerTooLarge(Exception):
+    """An answer went on past the bound."""
+
+
+class AnswerUnreadable(Exception):
+    """An answer is coded in a way that was not asked for, or badly."""
+
+
+def tls_context(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities, certifi's, and those in `ca_file` (PEM).
+
+    Raises OSError (ssl.SSLError) for a file without a certificate.
+    """
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The environment's proxies, as HTTP_PROXY, HTTPS_PROXY and NO_PROXY name them."""
+
+    http: str | None
+    https: str | None
+    no_proxy: str | None
+
+    def choose(self, url: httpx.URL) -> str | None:
+        """Return the URL of the proxy for a request, or None for a direct one.
+
+        An entry of NO_PROXY is a host (which covers its subdomains), a domain with a leading dot or `*.`, an address, a
+        network such as 10.0.0.0/8, each with or without a port, or `*` for all.
+        """
+        proxy = self.https if url.scheme == "https" else self.http
+        entries = [entry.strip() for entry in (self.no_proxy or "").split(",")]
+        if not proxy or any(_is_covered(url, entry) for entry in entries if entry):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_covered(url: httpx.URL, entry: str) -> bool:
+    if entry == "*":
+        return True
+    host = url.host.lower()
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        pass
+    name, colon, port = entry.rpartition(":")
+    if colon and port.isdigit() and "/" not in entry:
+        if int(port) != (url.port or {"http": 80, "https": 443}.get(url.scheme)):
+            return False
+        return _is_covered(url.copy_with(port=None), name)
+    domain = entry.lower().removeprefix("*").removeprefix(".")
+    return host == domain or host.endswith(f".{domain}")
+
+
+async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
+    """Return a streamed answer's body, decompressed, of at most `max_bytes`.
+
+    Raises AnswerTooLarge as soon as it is more, however little was received, and AnswerUnreadable for another coding
+    than gzip.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", ""):
+        raise AnswerUnreadable(f"it is coded as {encoding[:20]!r}, which was not asked for")
+    body = bytearray()
+    inflate = _Gunzip(max_bytes) if "gzip" in encoding else None
+    async for received in response.aiter_raw():
+        if inflate is None:
+            body += received
+        else:
+            inflate.feed(received, body)
+        if len(body) > max_bytes:
+            raise AnswerTooLarge
+    return body
+
+
+class _Gunzip:
+    """Decompresses gzip (RFC 1952), several members in a row included, never far beyond the bound."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._member = zlib.decompressobj(wbits=31)
+
+    def feed(self, data: bytes, body: bytearray) -> None:
+        try:
+            while data and len(body) <= self._max_bytes:
+                body += self._member.decompress(data, self._max_bytes + 1 - len(body))
+                data = self._member.unconsumed_tail
+                if self._member.eof:
+                    data = self._member.unused_data.lstrip(b"\0")
+                    self._member = zlib.decompressobj(wbits=31)
+        except zlib.error as err:
+            raise AnswerUnreadable("its compression is broken") from err
+
+
+def retry_after_seconds(response: httpx.Response, now: float) -> float | None:
+    """Return the Retry-After of an answer (RFC 9110 section 10.2.3) in seconds from `now`, at most an hour."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        seconds = float(value[:9])
+    else:
+        try:
+            wished = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (wished if wished.tzinfo else wished.replace(tzinfo=UTC)).timestamp() - now
+    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_SECONDS)
+
+
+def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:
+    """Return why a request got no answer: a reason, and words that say what to do."""
+    if isinstance(err, TimeoutError | httpx.TimeoutException):
+        step = "no connection" if isinstance(err, httpx.ConnectTimeout) else "no answer"
+        return Reason.TIMEOUT, f"{step} in time: check the host, the port and what lies between"
+    causes = _causes(err)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Reason.TLS, (
+                f"its certificate is not trusted ({cause.verify_message}): name its authority as a CA file"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return Reason.TLS, f"no TLS connection ({cause.reason or cause}): check the scheme and the port"
+    if isinstance(err, httpx.ProxyError):
+        return Reason.UNREACHABLE, f"the proxy refused ({err}): check the proxy"
+    if isinstance(err, httpx.ConnectError):
+        return Reason.UNREACHABLE, f"no connection ({_last_words(causes)}): check the host, the port and the network"
+    return (
+        Reason.UNREACHABLE,
+        f"the connection broke ({str(err) or err.__class__.__name__}): check the host and the network",
+    )
+
+
+def _causes(err: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    current: BaseException | None = err
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _last_words(causes: list[BaseException]) -> str:
+    for cause in reversed(causes):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return str(causes[0]) or causes[0].__class__.__name__
