@@ -27,7 +27,8 @@ def _events(case: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
     for event in _extractor(case).extract(Payload(body), now_microseconds=1).events:
         if not event.is_serial and event.id in seen:
             continue
-        seen.add(event.id)
+        if not event.is_serial:
+            seen.add(event.id)
         labels = {"_exastro_oase_event_id": "<serial>" if event.is_serial else event.id}
         if event.unavailable:
             labels["_exastro_not_available"] = event.unavailable
