@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.ready: requirements-dev.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV)
+$(VENV)/.ready: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --quiet install --require-hashes --requirement requirements-dev.txt
 	$(BIN)/python -m pip --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@

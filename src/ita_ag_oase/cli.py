@@ -47,9 +47,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError("must be more than 0 and at most 86400")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number more than 0 and at most 86400")
     return seconds
 
 

@@ -1,14 +1,28 @@
 """One setting, once: cursor, fetch, extract, save. A step without a loop."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 import structlog
 
 from ita_ag_oase import clock
+from ita_ag_oase.events import extract
 from ita_ag_oase.events.extract import Extraction, Extractor
-from ita_ag_oase.model import Collection, CollectionSetting, Labels, Payload, Saved
+from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Saved
 from ita_ag_oase.sources.source import Source
 from ita_ag_oase.store.store import Store
 
 _log = structlog.get_logger()
+
+# Message codes of why events are unusable (protocol section 2.9).
+_CODES = {
+    extract.KEY_NOT_FOUND: "AGT-10002",
+    extract.IS_NO_LIST: "AGT-10003",
+    extract.ID_NOT_FOUND: "AGT-10030",
+    extract.IS_A_LIST: "AGT-10031",
+    extract.NO_CONTAINER: "AGT-10031",
+    extract.NO_OBJECT: "AGT-10031",
+}
 
 
 class Collector:
@@ -20,6 +34,7 @@ class Collector:
         self._store = store
         self._agent_name = agent_name
         self._extractor = Extractor.of(setting)
+        self._told: frozenset[str] = frozenset()
 
     async def collect(self) -> Saved:
         """Poll once and return how many events were new.
@@ -32,12 +47,13 @@ class Collector:
         cursor = await self._store.cursor(self._setting.id)
         _log.debug("collection_started", code="AGT-10011", setting=self._setting.name)
         payload = await self._source.fetch(cursor, now)
-        collection = self._read(payload, now)
-        saved = await self._store.save(collection)
-        self._tell(saved, has_key=collection.moves_cursor)
+        unusable: Counter[str] = Counter()
+        saved = await self._store.save(self._read(payload, now, unusable))
+        self._tell(saved)
+        self._tell_unusable(unusable)
         return saved
 
-    def _read(self, payload: Payload, now: float) -> Collection:
+    def _read(self, payload: Payload, now: float, unusable: Counter[str]) -> Collection:
         fetched_time = int(now)
         extraction: Extraction = self._extractor.extract(payload, now_microseconds=int(now * 1_000_000))
         labels = Labels(
@@ -50,20 +66,32 @@ class Collector:
             setting_id=self._setting.id,
             agent_name=self._agent_name,
             labels=labels,
-            events=extraction.events,
+            events=_counted(extraction.events, unusable),
             moves_cursor=extraction.has_key,
         )
 
-    def _tell(self, saved: Saved, *, has_key: bool) -> None:
+    def _tell(self, saved: Saved) -> None:
         facts = {"setting": self._setting.name, "new": saved.new, "known": saved.known, "repeated": saved.repeated}
-        if not has_key and saved.new:
+        tell = _log.info if saved.new else _log.debug
+        tell("collection_finished", code="AGT-10012", **facts)
+
+    def _tell_unusable(self, unusable: Counter[str]) -> None:
+        """Warn of each reason why events are unusable when it comes up, and not again while it lasts."""
+        for reason in (reason for reason in unusable if reason not in self._told):
             _log.warning(
-                "response_key_not_found",
-                code="AGT-10002",
-                **facts,
-                action="the answer was not the expected one: check RESPONSE_KEY and what the source says",
+                "events_unusable",
+                code=_CODES.get(reason),
+                setting=self._setting.name,
+                events=unusable[reason],
+                detail=reason,
+                action="Exastro shows them as unusable: check the setting's keys and flags, and what the source says",
             )
-        elif saved.new:
-            _log.info("collection_finished", code="AGT-10012", **facts)
-        else:
-            _log.debug("collection_finished", code="AGT-10012", **facts)
+        self._told = frozenset(unusable)
+
+
+def _counted(events: Iterable[Event], unusable: Counter[str]) -> Iterator[Event]:
+    """Pass the events on, counting the unusable ones by reason."""
+    for event in events:
+        if event.unavailable is not None:
+            unusable[event.unavailable] += 1
+        yield event

@@ -1,7 +1,7 @@
 """One round of delivery: take a batch, post it, settle what became of it. A step without a loop."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -19,6 +19,8 @@ _log = structlog.get_logger()
 _MAX_GROUPS = 1_000
 # When a key is taken and the answer does not say up to where, the next try goes this far, then twice as far.
 _FIRST_LEAP_SECONDS = 1
+# After so many requests in a row have passed, one of twice the size is risked.
+_TRY_MORE_AFTER = 100
 
 
 class Delivery:
@@ -28,11 +30,21 @@ class Delivery:
     the store.
     """
 
-    def __init__(self, store: Store, client: ExastroClient, *, max_events: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        client: ExastroClient,
+        *,
+        max_events: int,
+        max_bytes: int,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
         self._store = store
         self._client = client
         self._max_events = max_events
-        self._max_bytes = max_bytes
+        self._max_bytes = self._configured_bytes = max_bytes
+        self._passed_in_a_row = 0
+        self._now = now
         self._passed_bytes = 0
         self._max_groups = _MAX_GROUPS
         self._leap_seconds = _FIRST_LEAP_SECONDS
@@ -44,13 +56,12 @@ class Delivery:
         Raises ExastroUnavailable where the same request is to be sent later, and the store's errors.
         """
         limits = BatchLimits(events=self._max_events, bytes=self._max_bytes, groups=self._max_groups)
-        batch = await self._store.next_batch(limits, int(clock.now()))
+        batch = await self._store.next_batch(limits, int(self._now()))
         if batch is None:
             return None
         body = wire.body_of(batch, __version__)
-        _log.debug(
-            "batch_sending", code="AGT-10017", events=batch.event_count, groups=len(batch.groups), bytes=len(body)
-        )
+        size = sum(map(len, body))
+        _log.debug("batch_sending", code="AGT-10017", events=batch.event_count, groups=len(batch.groups), bytes=size)
         started = asyncio.get_running_loop().time()
         self.is_posting = True
         try:
@@ -60,12 +71,11 @@ class Delivery:
                 await self._store.withdraw(batch)
             raise
         except ExastroRejected as err:
-            await self._narrow(batch, err, size=len(body))
+            await self._narrow(batch, err, size=size)
             return 0
         finally:
             self.is_posting = False
-        settlement = await self._settle(batch, messages)
-        self._widen(len(body))
+        settlement = await self._settle(batch, messages, size=size)
         done = settlement.saved | settlement.already_saved
         delivered = sum(group.event_count for group in batch.groups if group.number in done)
         _log.info(
@@ -73,13 +83,18 @@ class Delivery:
             code="AGT-10018",
             events=delivered,
             groups=len(done),
-            bytes=len(body),
+            bytes=size,
             duration_seconds=round(asyncio.get_running_loop().time() - started, 3),
         )
         return delivered
 
     def _widen(self, size: int) -> None:
         self._passed_bytes = max(self._passed_bytes, size)
+        self._passed_in_a_row += 1
+        if self._passed_in_a_row >= _TRY_MORE_AFTER:
+            # What was too large once may pass by now.
+            self._passed_in_a_row = 0
+            self._max_bytes = min(self._max_bytes * 2, self._configured_bytes)
         self._max_groups = min(self._max_groups * 2, _MAX_GROUPS)
 
     async def _narrow(self, batch: Batch, err: ExastroRejected, *, size: int) -> None:
@@ -88,6 +103,11 @@ class Delivery:
         is_too_large = err.reason is Reason.TOO_LARGE
         # Codes of the whole group, so that its events are not to blame.
         is_about_group = "499-018" in str(err)
+        if is_too_large and batch.event_count == 1 and size <= self._passed_bytes:
+            # More has passed before, so this may pass, too: once more, before it counts.
+            self._passed_bytes = 0
+            await self._store.withdraw(batch)
+            raise ExastroUnavailable(str(err), reason=err.reason, is_unprocessed=True) from err
         if len(batch.groups) == 1 and (first.event_count == 1 or (is_about_group and not is_too_large)):
             await self._store.withdraw(batch)
             await self._park({first: str(err)}, batch)
@@ -114,12 +134,15 @@ class Delivery:
         if size <= self._passed_bytes:
             # What passed once does so no longer.
             self._passed_bytes = 0
+        self._passed_in_a_row = 0
         self._max_bytes = max(self._passed_bytes, size // 2)
 
-    async def _settle(self, batch: Batch, messages: Sequence[str]) -> Settlement:
+    async def _settle(self, batch: Batch, messages: Sequence[str], *, size: int) -> Settlement:
         settlement, is_clear = self._read(batch, messages)
-        await self._store.settle(batch, settlement, int(clock.now()))
-        if not is_clear:
+        await self._store.settle(batch, settlement, int(self._now()))
+        if is_clear:
+            self._widen(size)
+        else:
             # Offered one by one, each group gets an answer of its own.
             self._max_groups = 1
         for number, taken in settlement.collided.items():
@@ -160,7 +183,7 @@ class Delivery:
 
     async def _park(self, reasons: dict[Group, str], batch: Batch) -> None:
         parked = {group.number: reason[:256] for group, reason in reasons.items()}
-        await self._store.settle(batch, Settlement(parked=parked), int(clock.now()))
+        await self._store.settle(batch, Settlement(parked=parked), int(self._now()))
         self._tell_parked(reasons)
 
     @staticmethod

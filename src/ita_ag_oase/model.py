@@ -132,8 +132,8 @@ class Saved:
 class Group:
     """Events that travel together under one key: (setting, agent name, fetched time).
 
-    `events` is their JSON, joined by commas, without the brackets around. `was_offered` tells that an earlier request
-    with this group may have been saved.
+    `pieces` is their JSON in order, the events in each joined by commas, without brackets around. `was_offered` tells
+    that an earlier request with this group may have been saved.
     """
 
     number: int
@@ -142,7 +142,7 @@ class Group:
     agent_name: str
     fetched_time: int
     event_count: int
-    events: bytes
+    pieces: tuple[bytes, ...]
     was_offered: bool
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,11 +19,13 @@ from pydantic import (
     field_validator,
 )
 from pydantic import model_validator as validate_model
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ita_ag_oase.errors import ConfigError
 
 _IDENTITY = re.compile(r"[a-zA-Z0-9_-]{1,36}")
+_HOST = re.compile(r"[\w.:-]+")
 _FILE_NAME_BYTES = 200
 _DAY_SECONDS = 86_400
 
@@ -37,12 +39,32 @@ class Adjustment(NamedTuple):
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _parts(value.strip())
+    if parts is None:
         raise ValueError("is no URL; write one such as http://platform-auth:8000")
-    if parts.username or parts.query or parts.fragment:
+    if "@" in parts.netloc or "?" in value or "#" in value:
         raise ValueError("must hold neither a user nor a query; write scheme, host, port and path only")
-    return value.rstrip("/")
+    return value.strip().rstrip("/")
+
+
+def _proxy(value: str | None) -> str | None:
+    if value is None:
+        return None
+    text = value.strip()
+    if _parts(text if "://" in text else f"http://{text}") is None:
+        raise ValueError("is no URL of an HTTP proxy; write one such as http://proxy:8080")
+    return text
+
+
+def _parts(url: str) -> SplitResult | None:
+    """Return the parts of an HTTP URL, or None for what is none. No error tells of a password in it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    is_url = parts.scheme in ("http", "https") and _HOST.fullmatch(host) and url.isprintable() and " " not in url
+    return parts if is_url else None
 
 
 def _identity(value: str) -> str:
@@ -79,7 +101,7 @@ def _log_level(value: Any) -> Any:
 def _whole_number(value: Any) -> Any:
     if isinstance(value, int):
         return value
-    if not re.fullmatch(r"[+-]?\d{1,18}", str(value).strip()):
+    if not re.fullmatch(r"[+-]?\d{1,100}", str(value).strip()):
         raise ValueError(f"is {value!r}; write a whole number")
     return int(value)
 
@@ -94,14 +116,34 @@ def _switch(value: Any) -> Any:
 
 
 def _readable_file(value: Path | None) -> Path | None:
-    if value is not None and not os.access(value, os.R_OK):
+    if value is not None and (value.is_dir() or not os.access(value, os.R_OK)):
         raise ValueError(f"names {value}, which is not there or cannot be read; write the path of a readable file")
     return value
 
 
+def _secret_file(value: Path | None) -> Path | None:
+    _secret_in(_readable_file(value))
+    return value
+
+
+def _secret_in(file: Path | None) -> str | None:
+    """Return the secret that a file holds, without white space around it; None for an empty one, or no file."""
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8-sig").strip() or None
+    except (OSError, UnicodeDecodeError) as err:
+        problem = (
+            f"names {file}, which cannot be read as text ({err.__class__.__name__}); write the secret there in UTF-8"
+        )
+        raise ValueError(problem) from None
+
+
 Number = Annotated[int, BeforeValidator(_whole_number)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
+Proxy = Annotated[str | None, AfterValidator(_proxy)]
 ReadableFile = Annotated[Path | None, AfterValidator(_readable_file)]
+SecretFile = Annotated[Path | None, AfterValidator(_secret_file)]
 
 # Set by existing deployments, without meaning for this agent.
 ACCEPTED_WITHOUT_EFFECT = (
@@ -111,6 +153,10 @@ ACCEPTED_WITHOUT_EFFECT = (
     "SQL_INSERT_PROC_UNIT_NUM",
     "SQL_UPDATE_PROC_UNIT_NUM",
     "USER_ID",
+)
+
+_WAYS_TO_AUTHENTICATE = frozenset(
+    {"exastro_refresh_token", "exastro_refresh_token_file", "exastro_username", "exastro_password"}
 )
 
 # Limits of values that are moved into their range rather than refused: the smallest and the greatest one.
@@ -136,17 +182,17 @@ class Settings(BaseSettings):
     event_collection_settings_names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
     exastro_refresh_token: str | None = Field(None, repr=False)
-    exastro_refresh_token_file: ReadableFile = None
+    exastro_refresh_token_file: SecretFile = None
     exastro_username: str | None = None
     exastro_password: str | None = Field(None, repr=False)
-    exastro_password_file: ReadableFile = Field(None, validate_default=True)
+    exastro_password_file: SecretFile = Field(None, validate_default=True)
 
     exastro_tls_verify: Switch = True
     exastro_ca_file: ReadableFile = None
     source_tls_verify: Switch = True
     source_ca_file: ReadableFile = None
-    http_proxy: str | None = Field(None, repr=False)
-    https_proxy: str | None = Field(None, repr=False)
+    http_proxy: Proxy = Field(None, repr=False)
+    https_proxy: Proxy = Field(None, repr=False)
     no_proxy: str | None = None
 
     agent_name: Annotated[str, AfterValidator(_file_name)] = "agent-oase-01"
@@ -169,19 +215,41 @@ class Settings(BaseSettings):
 
     _adjustments: list[Adjustment] = PrivateAttr(default_factory=list)
 
+    _refresh_token: str | None = PrivateAttr(None)
+    _password: str | None = PrivateAttr(None)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _decodable(cls, value: Any) -> Any:
+        # What the environment holds in another character set arrives as lone surrogates, which no JSON can carry.
+        if isinstance(value, str) and value != value.encode(errors="replace").decode():
+            raise ValueError("is not written in UTF-8; write it so")
+        return value
+
     @field_validator("exastro_password_file")
     @classmethod
     def _one_way_to_authenticate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        found = {name for name, given in info.data.items() if given} | ({"exastro_password_file"} if value else set())
-        has_token = bool({"exastro_refresh_token", "exastro_refresh_token_file"} & found)
-        has_password = bool({"exastro_password"} & found or value)
-        tokens_failed = "exastro_refresh_token_file" not in info.data
-        if not has_token and not tokens_failed and not ("exastro_username" in found and has_password):
-            raise ValueError(
-                "EXASTRO_REFRESH_TOKEN|no way to authenticate is given; write EXASTRO_REFRESH_TOKEN "
-                "(or EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)"
+        given = info.data
+        if not given.keys() >= _WAYS_TO_AUTHENTICATE:
+            # Told already: what is missing here is wrong.
+            return value
+        has_token = _secret_of(given["exastro_refresh_token_file"], given["exastro_refresh_token"])
+        has_password = given["exastro_username"] and _secret_of(value, given["exastro_password"])
+        if not has_token and not has_password:
+            raise PydanticCustomError(
+                "authentication",
+                "no way to authenticate is given, and an empty file gives none; write EXASTRO_REFRESH_TOKEN "
+                "(or EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)",
             )
         return value
+
+    @validate_model(mode="after")
+    def _read_secrets(self) -> Self:
+        # A line end behind it would be sent, too; no token holds white space.
+        token = _secret_of(self.exastro_refresh_token_file, self.exastro_refresh_token)
+        self._refresh_token = token.strip() if token else None
+        self._password = _secret_of(self.exastro_password_file, self.exastro_password)
+        return self
 
     @validate_model(mode="after")
     def _move_into_range(self) -> Self:
@@ -211,12 +279,12 @@ class Settings(BaseSettings):
     @property
     def refresh_token(self) -> str | None:
         """The refresh token, from its file where one is named."""
-        return _read_secret(self.exastro_refresh_token_file) or self.exastro_refresh_token
+        return self._refresh_token
 
     @property
     def password(self) -> str | None:
         """The password, from its file where one is named."""
-        return _read_secret(self.exastro_password_file) or self.exastro_password
+        return self._password
 
     @property
     def store_path(self) -> Path:
@@ -236,13 +304,12 @@ class Settings(BaseSettings):
         return folder / f"ag_oase_{self.agent_name}" / "event_collection_settings.json"
 
 
-def _read_secret(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError([(str(path), f"cannot be read as a secret ({err.__class__.__name__})")]) from err
+def _secret_of(file: Path | None, value: str | None) -> str | None:
+    in_file = _secret_in(file)
+    if in_file or value is None:
+        return in_file
+    # A secret that is white space alone came out of a file that was empty, too.
+    return value if value.strip() else None
 
 
 def load(**overrides: Any) -> Settings:
@@ -252,23 +319,21 @@ def load(**overrides: Any) -> Settings:
     """
     env_file = os.environ.get("ENVFILEPATH") or ".env"
     try:
-        settings = Settings(_env_file=env_file, **overrides)
+        return Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **overrides)
     except ValidationError as err:
         raise ConfigError([_problem(details) for details in err.errors()]) from None
-    if not settings.refresh_token and not settings.password:
-        raise ConfigError(
-            [("EXASTRO_REFRESH_TOKEN_FILE, EXASTRO_PASSWORD_FILE", "the file is empty; write the secret")]
-        )
-    return settings
+    except (OSError, UnicodeDecodeError) as err:
+        what = f"names {env_file}, which cannot be read as text ({err.__class__.__name__}); write it in UTF-8"
+        raise ConfigError([("ENVFILEPATH", what)]) from None
 
 
 def _problem(details: Any) -> tuple[str, str]:
     variable = str(details["loc"][0]).upper() if details["loc"] else "configuration"
     if details["type"] == "missing":
         return variable, f"is missing; {_MISSING.get(variable, 'it is required')}"
-    text = details["msg"].removeprefix("Value error, ")
-    named, separator, rest = text.partition("|")
-    return (named, rest) if separator else (variable, text)
+    if details["type"] == "authentication":
+        return "EXASTRO_REFRESH_TOKEN", details["msg"]
+    return variable, details["msg"].removeprefix("Value error, ")
 
 
 _MISSING = {

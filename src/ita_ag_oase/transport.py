@@ -1,6 +1,7 @@
 """What the agent's HTTP clients share: certificates, proxies, bounded answers, Retry-After, errors in words."""
 
 import ipaddress
+import re
 import ssl
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from ita_ag_oase.errors import Reason
 # The only coding that is asked for, since it can be undone a piece at a time within a bound.
 ACCEPTED_ENCODING = "gzip"
 _RETRY_AFTER_MAX_SECONDS = 3_600.0
+_STEP_BYTES = 262_144
+# Characters of the other side's own words in a message.
+_WORDS = 200
 
 
 class AnswerTooLarge(Exception):
@@ -52,11 +56,11 @@ class Proxies:
     def choose(self, url: httpx.URL) -> str | None:
         """Return the URL of the proxy for a request, or None for a direct one.
 
-        An entry of NO_PROXY is a host (which covers its subdomains), a domain with a leading dot or `*.`, an address, a
-        network such as 10.0.0.0/8, each with or without a port, or `*` for all.
+        NO_PROXY lists, separated by commas or blanks, hosts (which cover their subdomains), domains with a leading dot
+        or `*.`, addresses and networks such as 10.0.0.0/8, each with or without a port, or `*` for all.
         """
         proxy = self.https if url.scheme == "https" else self.http
-        entries = [entry.strip() for entry in (self.no_proxy or "").split(",")]
+        entries = re.split(r"[,\s]+", self.no_proxy or "")
         if not proxy or any(_is_covered(url, entry) for entry in entries if entry):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
@@ -65,25 +69,33 @@ class Proxies:
 def _is_covered(url: httpx.URL, entry: str) -> bool:
     if entry == "*":
         return True
-    host = url.host.lower()
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        pass
+    host = url.host.lower().rstrip(".")
     name, colon, port = entry.rpartition(":")
-    if colon and port.isdigit() and "/" not in entry:
-        if int(port) != (url.port or {"http": 80, "https": 443}.get(url.scheme)):
-            return False
-        return _is_covered(url.copy_with(port=None), name)
-    domain = entry.lower().removeprefix("*").removeprefix(".")
-    return host == domain or host.endswith(f".{domain}")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        domain = entry.lower().removeprefix("*").strip(".")
+        is_covered = host == domain or host.endswith(f".{domain}")
+    else:
+        is_covered = _holds(entry, address)
+    if is_covered or not colon or not port.isdecimal():
+        return is_covered
+    is_port = int(port) == (url.port or {"http": 80, "https": 443}.get(url.scheme))
+    return is_port and _is_covered(url, name)
+
+
+def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    try:
+        return address in ipaddress.ip_network(network.strip("[]"), strict=False)
+    except ValueError:
+        return False
 
 
 async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
     """Return a streamed answer's body, decompressed, of at most `max_bytes`.
 
     Raises AnswerTooLarge as soon as it is more, however little was received, and AnswerUnreadable for another coding
-    than gzip.
+    than gzip, or where the compressed text is broken or ends too early.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
@@ -97,6 +109,8 @@ async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
             inflate.feed(received, body)
         if len(body) > max_bytes:
             raise AnswerTooLarge
+    if inflate is not None and inflate.is_within_member:
+        raise AnswerUnreadable("its compressed text ends too early")
     return body
 
 
@@ -106,12 +120,15 @@ class _Gunzip:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._member = zlib.decompressobj(wbits=31)
+        self.is_within_member = False
 
     def feed(self, data: bytes, body: bytearray) -> None:
         try:
             while data and len(body) <= self._max_bytes:
-                body += self._member.decompress(data, self._max_bytes + 1 - len(body))
+                # In steps, or a bomb would be held twice for a moment: by zlib and in the body.
+                body += self._member.decompress(data, min(_STEP_BYTES, self._max_bytes + 1 - len(body)))
                 data = self._member.unconsumed_tail
+                self.is_within_member = not self._member.eof
                 if self._member.eof:
                     data = self._member.unused_data.lstrip(b"\0")
                     self._member = zlib.decompressobj(wbits=31)
@@ -127,7 +144,7 @@ def retry_after_seconds(response: httpx.Response, now: float) -> float | None:
     else:
         try:
             wished = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (wished if wished.tzinfo else wished.replace(tzinfo=UTC)).timestamp() - now
     return min(max(seconds, 0.0), _RETRY_AFTER_MAX_SECONDS)
@@ -138,6 +155,9 @@ def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:
     if isinstance(err, TimeoutError | httpx.TimeoutException):
         step = "no connection" if isinstance(err, httpx.ConnectTimeout) else "no answer"
         return Reason.TIMEOUT, f"{step} in time: check the host, the port and what lies between"
+    if isinstance(err, httpx.LocalProtocolError):
+        # Its text quotes the header, which may be a secret.
+        return Reason.PARAMETER, "the request holds what HTTP does not allow: check its headers and credentials"
     causes = _causes(err)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -147,12 +167,12 @@ def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:
         if isinstance(cause, ssl.SSLError):
             return Reason.TLS, f"no TLS connection ({cause.reason or cause}): check the scheme and the port"
     if isinstance(err, httpx.ProxyError):
-        return Reason.UNREACHABLE, f"the proxy refused ({err}): check the proxy"
+        return Reason.UNREACHABLE, f"the proxy refused ({str(err)[:_WORDS]}): check the proxy"
     if isinstance(err, httpx.ConnectError):
         return Reason.UNREACHABLE, f"no connection ({_last_words(causes)}): check the host, the port and the network"
     return (
         Reason.UNREACHABLE,
-        f"the connection broke ({str(err) or err.__class__.__name__}): check the host and the network",
+        f"the connection broke ({str(err)[:_WORDS] or err.__class__.__name__}): check the host and the network",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import httpx
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential, wait_random
 
 from ita_ag_oase import __version__, clock, transport
 from ita_ag_oase.agent.roster import Roster, refresh_code
@@ -75,6 +75,7 @@ class Agent:
                 asyncio.create_task(self._keep_settings(roster), name="settings"),
                 asyncio.create_task(self._purge(store), name="purge"),
             ]
+            stack.push_async_callback(_end, [delivering, *others])
             await self.stop.wait()
             _log.info("agent_stopping")
             await _end(others)
@@ -99,8 +100,7 @@ class Agent:
                     action="another agent works on this store; this one takes over when that one ends",
                 )
                 has_told = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), _LOCK_WAIT_SECONDS)
+            await _wait(self.stop, _LOCK_WAIT_SECONDS)
         return False
 
     @asynccontextmanager
@@ -112,8 +112,8 @@ class Agent:
             id_retention_seconds=settings.event_id_retention_seconds,
         )
         store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes)
-        await store.open()
         try:
+            await store.open()
             yield store
         finally:
             await asyncio.to_thread(store.close)
@@ -131,14 +131,16 @@ class Agent:
         base_url = (
             f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
         )
-        async with client:
-            yield ExastroClient(client, self._auth(client, store), base_url=base_url)
+        async with client, self._open_auth(client, store) as auth:
+            yield ExastroClient(client, auth, base_url=base_url)
 
-    def _auth(self, client: httpx.AsyncClient, store: Store) -> httpx.Auth:
+    @asynccontextmanager
+    async def _open_auth(self, client: httpx.AsyncClient, store: Store) -> AsyncIterator[httpx.Auth]:
         settings = self._settings
         refresh_token = settings.refresh_token
         if refresh_token is None:
-            return httpx.BasicAuth(settings.exastro_username or "", settings.password or "")
+            yield httpx.BasicAuth(settings.exastro_username or "", settings.password or "")
+            return
         organization = settings.exastro_organization_id
         tokens = AccessTokens(
             client,
@@ -148,7 +150,10 @@ class Agent:
             facts=store,
             on_secret=self._redactor.add,
         )
-        return RefreshTokenAuth(tokens)
+        try:
+            yield RefreshTokenAuth(tokens)
+        finally:
+            await tokens.close()
 
     @asynccontextmanager
     async def _open_roster(self, store: Store, client: ExastroClient) -> AsyncIterator[Roster]:
@@ -212,8 +217,7 @@ class Agent:
             if count is None:
                 _log.debug("nothing_to_deliver", code="AGT-10021")
                 # Not for ever: a poll that was cancelled after it was saved brings no news.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self._settings.execute_interval)
+                await _wait(self._news, self._settings.execute_interval)
 
     async def _keep_settings(self, roster: Roster) -> None:
         settings = self._settings
@@ -222,8 +226,7 @@ class Agent:
             self.refresh.clear()
             await _until_it_works(roster.refresh, troubles, refresh_code)
             for _ in range(settings.iteration):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.refresh.wait(), settings.execute_interval)
+                await _wait(self.refresh, settings.execute_interval)
                 if self.refresh.is_set() or roster.was_file_deleted():
                     break
 
@@ -231,7 +234,7 @@ class Agent:
     async def _purge(store: Store) -> None:
         troubles = Troubles(failed="purge_failed", recovered="purge_recovered")
         while True:
-            while await _until_it_works(store.purge, troubles, lambda _: "AGT-10027"):
+            while await _until_it_works(lambda: store.purge(int(clock.now())), troubles, lambda _: "AGT-10027"):
                 pass
             await asyncio.sleep(_PURGE_EVERY_SECONDS)
 
@@ -258,6 +261,10 @@ async def _until_it_works(
 ) -> T:
     """Return what the step returns, trying again for ever with longer and longer waits."""
 
+    async def attempt() -> T:
+        # tenacity awaits only what is a coroutine function; a step may be any callable.
+        return await step()
+
     def note(state: RetryCallState) -> None:
         err = state.outcome.exception() if state.outcome else None
         if isinstance(err, Exception):
@@ -266,18 +273,26 @@ async def _until_it_works(
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Exception), stop=stop_never, wait=_retry_seconds, before_sleep=note
     )
-    result: T = await retrying(step)
+    result: T = await retrying(attempt)
     troubles.note_success()
     return result
 
 
-_backoff = wait_exponential_jitter(initial=0.5, max=_RETRY_CAP_SECONDS, jitter=0.5)
+_backoff = wait_exponential(multiplier=0.5, max=_RETRY_CAP_SECONDS) + wait_random(0, 0.5)
 
 
 def _retry_seconds(state: RetryCallState) -> float:
     err = state.outcome.exception() if state.outcome else None
     asked = err.retry_after_seconds if isinstance(err, Retryable) else None
     return max(_backoff(state), asked or 0.0)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, or for so long."""
+    # Not asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes together with the event.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.store import Store
 
 _log = structlog.get_logger()
 
-_KNOWN_ROWS = "settings"
 # First polls are spread this far apart, so that many sources do not start in one instant.
 _SPREAD_SECONDS = 0.005
 
@@ -52,13 +53,13 @@ class Roster:
         self._make_collector = make_collector
         self._on_secret = on_secret
         self._on_news = on_news
-        self._rows: dict[str, Row] = {}
+        self._settings: dict[str, CollectionSetting] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._told_unusable: dict[str, str] = {}
 
     async def start_with_known(self) -> None:
         """Begin with the rows that were fetched last, if any, until Exastro is asked."""
-        known = await self._store.fact(_KNOWN_ROWS)
+        known = await self._store.fact(KNOWN_ROWS)
         if known:
             rows = [row for row in json.loads(known) if wire.name_of(row) in self._names]
             _log.info("settings_known", settings=len(rows))
@@ -69,9 +70,9 @@ class Roster:
         _log.debug("settings_fetching", code="AGT-10008")
         self._remove_file()
         rows = await self._client.fetch_settings(self._names)
-        text = json.dumps(rows, ensure_ascii=False).encode()
-        if text != await self._store.fact(_KNOWN_ROWS):
-            await self._store.keep_fact(_KNOWN_ROWS, text)
+        text = json.dumps(rows).encode()
+        if text != await self._store.fact(KNOWN_ROWS):
+            await self._store.keep_fact(KNOWN_ROWS, text)
         for name in self._names:
             if name not in map(wire.name_of, rows):
                 self._tell_unusable(name, "Exastro has no such event collection setting: check the name, or restore it")
@@ -80,34 +81,48 @@ class Roster:
 
     def was_file_deleted(self) -> bool:
         """Whether a person deleted the settings file, to have the settings fetched at once."""
-        return self._is_file_kept and not self._file.exists()
+        try:
+            return self._is_file_kept and not self._file.exists()
+        except OSError:
+            return True
 
     async def close(self) -> None:
         """End all polling."""
         await self._stop(list(self._tasks))
 
     async def _apply(self, rows: Sequence[Row]) -> None:
-        wanted = {wire.name_of(row): row for row in rows if wire.is_collected_by_agents(row)}
-        changed = [name for name in self._tasks if wanted.get(name) != self._rows[name]]
+        # Compared once decrypted: the same secret may come encrypted differently each time.
+        wanted = {setting.name: setting for setting in map(self._read, rows) if setting is not None}
+        changed = [name for name in self._tasks if wanted.get(name) != self._settings[name]]
         await self._stop(changed)
         started = 0
-        for name, row in wanted.items():
-            if name not in self._tasks and await self._start(name, row, first_delay_seconds=started * _SPREAD_SECONDS):
+        for name, setting in wanted.items():
+            if name not in self._tasks and await self._start(setting, first_delay_seconds=started * _SPREAD_SECONDS):
                 started += 1
         if started or changed:
             _log.info("settings_applied", polled=sorted(self._tasks), started=started, stopped=len(changed))
 
-    async def _start(self, name: str, row: Row, *, first_delay_seconds: float) -> bool:
+    def _read(self, row: Row) -> CollectionSetting | None:
+        if not wire.is_collected_by_agents(row):
+            return None
         try:
             setting = wire.setting_of(row, self._secrets)
-            for secret in setting.secrets:
-                self._on_secret(secret)
+        except SettingInvalid as err:
+            self._tell_unusable(wire.name_of(row), str(err))
+            return None
+        for secret in setting.secrets:
+            self._on_secret(secret)
+        return setting
+
+    async def _start(self, setting: CollectionSetting, *, first_delay_seconds: float) -> bool:
+        name = setting.name
+        try:
             collector = self._make_collector(setting)
         except SettingInvalid as err:
             self._tell_unusable(name, str(err))
             return False
-        self._told_unusable.pop(name, None)
         await self._store.register(setting.id, name, int(clock.now()))
+        self._told_unusable.pop(name, None)
 
         async def poll() -> None:
             if (await collector.collect()).new:
@@ -121,18 +136,19 @@ class Roster:
             first_delay_seconds=first_delay_seconds,
             code_of=collection_code,
         )
-        self._rows[name] = row
+        self._settings[name] = setting
         self._tasks[name] = asyncio.create_task(steps, name=f"poll {name}")
         return True
 
     async def _stop(self, names: Sequence[str]) -> None:
-        tasks = [self._tasks.pop(name) for name in names]
-        for name in names:
-            del self._rows[name]
+        tasks = [self._tasks[name] for name in names]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        # Only now: who is cancelled while it waits leaves them to be found by close().
+        for name in names:
+            del self._tasks[name], self._settings[name]
 
     def _tell_unusable(self, name: str, why: str) -> None:
         if self._told_unusable.get(name) != why:
@@ -151,7 +167,11 @@ class Roster:
     def _write_file(self, text: bytes) -> None:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file.write_bytes(text)
+            self._file.unlink(missing_ok=True)
+            # Made anew for this user alone: under /tmp anyone may have left a link of that name.
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text)
             self._is_file_kept = True
         except OSError as err:
             # Only the shortcut of deleting it is lost.

@@ -25,16 +25,22 @@ class Troubles:
     def note_failure(self, err: Exception, code: str) -> None:
         """Count a failure; log it if it is the first, or another one than before."""
         self.count += 1
+        kind = str(err.reason) if isinstance(err, AgentError) else repr(type(err))
+        is_news = self._told != kind
+        self._told = kind
         if not isinstance(err, AgentError):
-            _log.error(
-                self._failed, code=code, **self._facts, reason="unexpected", detail=repr(err)[:256], exc_info=err
-            )
+            self._tell_unexpected(err, code, is_news=is_news)
             return
-        is_news = self._told != err.reason
-        self._told = err.reason
         needs_a_person = isinstance(err, Permanent) or err.reason is Reason.UNAUTHORIZED
         tell = _log.debug if not is_news else _log.error if needs_a_person else _log.warning
         tell(self._failed, code=code, **self._facts, reason=err.reason, detail=str(err)[:512], failures=self.count)
+
+    def _tell_unexpected(self, err: Exception, code: str, *, is_news: bool) -> None:
+        facts = {"code": code, **self._facts, "reason": "unexpected", "detail": repr(err)[:256]}
+        if is_news:
+            _log.error(self._failed, **facts, failures=self.count, exc_info=err)
+        else:
+            _log.debug(self._failed, **facts, failures=self.count)
 
     def note_success(self) -> None:
         """Forget the failures; log that it works again where there were any."""

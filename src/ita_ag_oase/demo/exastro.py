@@ -1,6 +1,7 @@
 """Exastro as an agent sees it: tokens, settings, and events saved by the rules of protocol section 1.5.
 
-It keeps the books: what was saved, in which order, and what was saved twice. Faults can be ordered for the next posts.
+It keeps the books: what was saved, in which order, and what was saved twice. Faults can be ordered for the next posts,
+and posts can be held.
 """
 
 import base64
@@ -9,6 +10,7 @@ import json
 import secrets
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -46,9 +48,12 @@ class SavedEvent:
 
 
 class DemoExastro:
-    """Serves one workspace while it is entered.
+    """Serves one workspace while it is entered; entered again, it comes back on the same port and knows what it knew.
 
-    `rows` are event collection settings with their secrets in clear; they travel encrypted.
+    `rows` are event collection settings with their secrets in clear; they travel encrypted. `faults` happen to the next
+    posts, `settings_faults` (of those that save nothing) to the next requests for settings. `before_saving` sees every
+    post first, may wait, and may return a fault or an answer of its own; `before_answering` may wait once a post was
+    dealt with.
     """
 
     def __init__(
@@ -59,10 +64,14 @@ class DemoExastro:
         rotates_tokens: bool = False,
         max_request_bytes: int = 1 << 30,
         on_saved: Callable[[Sequence[SavedEvent]], None] = lambda _: None,
+        now: Callable[[], float] = clock.now,
         port: int = 0,
     ) -> None:
         self.rows = list(rows)
         self.faults: collections.deque[str] = collections.deque()
+        self.settings_faults: collections.deque[str] = collections.deque()
+        self.before_saving: Callable[[Request], str | Reply | None] = lambda _: None
+        self.before_answering: Callable[[], None] = lambda: None
         self.refuses: Callable[[Mapping[str, Any]], bool] = lambda _: False
         self.max_request_bytes = max_request_bytes
         self.saved: list[SavedEvent] = []
@@ -70,6 +79,7 @@ class DemoExastro:
         self.posts: list[int] = []
         self.fetches = 0
         self.tokens_issued = 0
+        self.unauthorized = 0
         self._token_seconds = token_seconds
         self._rotates_tokens = rotates_tokens
         self._refresh_tokens = {REFRESH_TOKEN}
@@ -77,6 +87,7 @@ class DemoExastro:
         self._progress: dict[tuple[str, str], int] = {}
         self._secrets = SecretColumns(ORGANIZATION, WORKSPACE)
         self._on_saved = on_saved
+        self._now = now
         self._lock = threading.Lock()
         self._server = LoopbackServer(self._handle, port)
 
@@ -89,6 +100,22 @@ class DemoExastro:
     def repeated(self) -> int:
         """How many times an event was saved that had been saved before."""
         return sum(count - 1 for count in self.counts.values())
+
+    @property
+    def secrets_issued(self) -> frozenset[str]:
+        """The refresh tokens that are good now, and every access token that ever was."""
+        with self._lock:
+            return frozenset(self._refresh_tokens | self._access_tokens.keys())
+
+    def events_of(self, setting_name: str) -> list[SavedEvent]:
+        """Return what was saved of a setting, in the order in which it was saved."""
+        with self._lock:
+            return [event for event in self.saved if event.setting_name == setting_name]
+
+    def revoke_access_tokens(self) -> None:
+        """Let every access token be refused from now on, before its time."""
+        with self._lock:
+            self._access_tokens = dict.fromkeys(self._access_tokens, 0.0)
 
     def environment(self, names: Sequence[str]) -> dict[str, str]:
         """Return the variables that let an agent work with this Exastro."""
@@ -111,6 +138,7 @@ class DemoExastro:
         if request.path == f"/auth/realms/{ORGANIZATION}/protocol/openid-connect/token":
             return self._token(request)
         if not self._is_authenticated(request):
+            self.unauthorized += 1
             return _refusal(401, "401-00001", "not authenticated")
         try:
             body = json.loads(request.body)
@@ -119,7 +147,7 @@ class DemoExastro:
         if request.path == f"{_BASE}/event_collection/settings":
             return self._settings(body)
         if request.path == f"{_BASE}/events":
-            return self._events(body, len(request.body))
+            return self._events(body, request)
         return as_html("Not Found", 404)
 
     def _token(self, request: Request) -> Reply:
@@ -147,6 +175,8 @@ class DemoExastro:
 
     def _settings(self, body: Any) -> Reply:
         self.fetches += 1
+        if self.settings_faults:
+            return _BEFORE_SAVING[self.settings_faults.popleft()]
         names = body["event_collection_settings_names"]
         rows = [row for row in self.rows if row["EVENT_COLLECTION_SETTINGS_NAME"] in names]
         return _success([self._encrypted(row) for row in rows if row.get("DISUSE_FLAG") != "1"])
@@ -155,10 +185,15 @@ class DemoExastro:
         encrypted = {column: self._secrets.encrypt(row.get(column) or "") for column in _SECRET_COLUMNS}
         return {**row, **encrypted}
 
-    def _events(self, body: Any, size: int) -> Reply:
+    def _events(self, body: Any, request: Request) -> Reply:
+        size = len(request.body)
+        fault = self.before_saving(request)
+        if isinstance(fault, Reply):
+            return fault
         with self._lock:
             self.posts.append(size)
-            fault = self.faults.popleft() if self.faults else None
+            if fault is None and self.faults:
+                fault = self.faults.popleft()
             if fault is None and size > self.max_request_bytes:
                 fault = "413"
             if fault in _BEFORE_SAVING:
@@ -167,6 +202,7 @@ class DemoExastro:
                 body = {"events": sorted(body["events"], key=lambda group: group["fetched_time"])[:1]}
             reply, saved = self._save(body)
         self._on_saved(saved)
+        self.before_answering()
         return Reply(is_cut=True) if fault in ("lost", "half") else reply
 
     def _save(self, body: Any) -> tuple[Reply, list[SavedEvent]]:
@@ -204,7 +240,7 @@ class DemoExastro:
         return _success(messages), saved
 
     def _forget_old_progress(self) -> None:
-        oldest = clock.now() - _PROGRESS_SECONDS
+        oldest = self._now() - _PROGRESS_SECONDS
         self._progress = {key: latest for key, latest in self._progress.items() if latest >= oldest}
 
     def _row_of(self, group: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -219,7 +255,7 @@ class DemoExastro:
 def setting_row(name: str, url: str, **columns: Any) -> dict[str, Any]:
     """Return a row of event collection settings as a screen of Exastro would make it: GET, no authentication."""
     return {
-        "EVENT_COLLECTION_SETTINGS_ID": f"00000000-0000-4000-8000-{name.encode().hex()[:12]:0>12}",
+        "EVENT_COLLECTION_SETTINGS_ID": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
         "EVENT_COLLECTION_SETTINGS_NAME": name,
         "CONNECTION_METHOD_ID": "5",
         "REQUEST_METHOD_ID": "1",

@@ -1,6 +1,8 @@
 """A small HTTP server on loopback, on top of the standard library's, that can also misbehave."""
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,19 +51,25 @@ def as_html(text: str, status: int) -> Reply:
 
 
 class LoopbackServer:
-    """Serves `handle` on a free port of 127.0.0.1, a thread for each connection, while it is entered."""
+    """Serves `handle` on a free port of 127.0.0.1, a thread for each connection, while it is entered.
+
+    Entered again, it comes back on the same port. Leaving it breaks the connections that are open.
+    """
 
     def __init__(self, handle: Callable[[Request], Reply], port: int = 0) -> None:
-        self._is_ending = threading.Event()
-        self._server = _Server(("127.0.0.1", port), _handler(handle, self._is_ending))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._handle = handle
+        self._port = port
 
     @property
     def url(self) -> str:
-        """The server's URL, without a path."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        """The server's URL, without a path; known once it was entered."""
+        return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
+        self._is_ending = threading.Event()
+        self._server = _Server(("127.0.0.1", self._port), _handler(self._handle, self._is_ending))
+        self._port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
         return self
 
@@ -70,12 +78,31 @@ class LoopbackServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._server.break_connections()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._open: set[Any] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def break_connections(self) -> None:
+        """End what was kept alive, or is being answered."""
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of connections that the other side broke: here they are part of the play."""

@@ -84,26 +84,29 @@ class Extractor:
 
     def _of_list(self, answer: Buffer, value: Buffer, ids: EventIds) -> Iterator[Event]:
         if self.is_list:
-            return (_of_element(element, ids) for element in json_text.elements(value))
+            return _of_elements(json_text.elements(value), ids)
         reason = IS_A_LIST if first_byte(answer) == _OBJECT else NO_OBJECT
         return iter((ids.serial(_as_object(answer), reason),))
 
     def _of_object(self, value: Buffer, ids: EventIds) -> Iterator[Event]:
         if self.is_list:
-            return iter((ids.serial(_as_object(value), IS_NO_LIST),))
+            return iter((ids.serial(value, IS_NO_LIST),))
         if json_text.is_empty_object(value):
             return iter(())
-        return iter((ids.identified(_as_object(value), ID_NOT_FOUND),))
+        return iter((ids.identified(value, ID_NOT_FOUND),))
 
 
-def _of_element(element: msgspec.Raw, ids: EventIds) -> Event:
-    if first_byte(element) == _OBJECT:
-        return ids.identified(_as_object(element), ID_NOT_FOUND)
-    return ids.serial(_as_object(element), NO_OBJECT)
+def _of_elements(elements: list[msgspec.Raw], ids: EventIds) -> Iterator[Event]:
+    object_start = _OBJECT[0]
+    for element in elements:
+        if memoryview(element)[0] == object_start:
+            yield ids.identified(element, ID_NOT_FOUND)
+        else:
+            yield ids.serial(_as_object(element), NO_OBJECT)
 
 
 def _as_object(value: Buffer) -> Buffer:
-    """Return the value as an object without the names that the agent gives: itself, or wrapped."""
+    """Return the value itself where it is an object, else an object around it."""
     if first_byte(value) != _OBJECT:
         return b'{"_exastro_raw_data":%b}' % bytes(value)
     return value

@@ -8,14 +8,13 @@ from typing import Any
 
 import jmespath
 import msgspec
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from typing_extensions import Buffer
 
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 
 _PLAIN_KEYS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _CHUNK_BYTES = 65_536
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _whole = msgspec.json.Decoder(msgspec.Raw)
 
@@ -23,9 +22,9 @@ _whole = msgspec.json.Decoder(msgspec.Raw)
 def normalize(body: bytes | bytearray, charset: str | None = None) -> Buffer:
     """Return the JSON value in `body` as valid JSON in UTF-8 (RFC 8259), without white space around it.
 
-    What many sources write although JSON does not allow it is taken as meant: other character sets (the byte order mark
-    or `charset` tells which), NaN and infinite numbers (as their names), control characters in strings, lone surrogates
-    (U+FFFD). Raises SourceUnreadable for what is no JSON at all.
+    What many sources write although JSON does not allow it is taken as meant: other character sets (the byte order
+    mark, the zeros in UTF-16 and UTF-32, or `charset` tells which), NaN and infinite numbers (as their names), control
+    characters in strings, lone surrogates (U+FFFD). Raises SourceUnreadable for what is no JSON at all.
     """
     try:
         if body.isascii() or _is_utf8(body):
@@ -41,12 +40,18 @@ def elements(array: Buffer) -> list[msgspec.Raw]:
 
 
 def decode(text: Buffer) -> Any:
-    """Return a JSON value as Python objects."""
+    """Return a JSON value as Python objects. Raises SourceUnreadable for a number of more than 4,300 digits."""
     try:
         return msgspec.json.decode(text)
     except msgspec.ValidationError:
-        # A number beyond the range of a double.
-        return json.loads(bytes(text))
+        # A number beyond the range of a double, or of very many digits.
+        pass
+    try:
+        return json.loads(bytes(text), parse_float=_finite)
+    except ValueError as err:
+        raise SourceUnreadable(
+            f"the answer holds a number that is too long ({str(err)[:50]})", reason=Reason.NOT_JSON
+        ) from err
 
 
 def encode(value: Any) -> bytes:
@@ -61,13 +66,14 @@ class Expression:
     """
 
     def __init__(self, text: str, *, column: str) -> None:
+        self._column = column
         self._is_identity = text.strip() == "@"
-        self._keys = text.split(".") if _PLAIN_KEYS.fullmatch(text) else None
         try:
             self._compiled = jmespath.compile(text)
-        except JMESPathError as err:
+            self._plain = _PlainKeys(text.split(".")) if _PLAIN_KEYS.fullmatch(text) else None
+        except (JMESPathError, RecursionError) as err:
             raise SettingInvalid(
-                f"{column} {text!r} is no JMESPath ({str(err).splitlines()[0]}): write one such as data.items",
+                f"{column} {text[:200]!r} is no JMESPath ({_first_line(err)}): write one such as data.items",
                 reason=Reason.EXPRESSION,
             ) from err
 
@@ -78,30 +84,88 @@ class Expression:
         """
         if self._is_identity:
             return text
-        if self._keys is None:
-            value = self._evaluate(decode(text))
-            return None if value is None else encode(value)
-        for key in self._keys:
-            member = _members.decode(text).get(key) if first_byte(text) == b"{" else None
-            if member is None:
+        if self._plain is not None:
+            try:
+                found = self._plain.slice_of(text)
+            except msgspec.ValidationError:
                 return None
-            text = member
-        return None if first_byte(text) == b"n" else text
+            return None if found is None or first_byte(found) == b"n" else found
+        value = self._evaluate(decode(text))
+        try:
+            return None if value is None else encode(value)
+        except (TypeError, ValueError) as err:
+            raise self._inapplicable(err) from err
 
     def value(self, text: Buffer) -> Any:
-        """Return the decoded value in the JSON `text`, or None. Raises as `find` does."""
-        if self._keys is None:
+        """Return the decoded value in the JSON `text`, or None, also where a function cannot take what it gets.
+
+        Raises SourceUnreadable where the expression can be applied to nothing, an unknown function in it say.
+        """
+        if self._plain is not None:
+            try:
+                return self._plain.value_of(text)
+            except msgspec.ValidationError:
+                # Some step is no object, or a number is beyond what a double holds.
+                pass
+        try:
             return self._evaluate(decode(text))
-        found = self.find(text)
-        return None if found is None else decode(found)
+        except SourceUnreadable as err:
+            if isinstance(err.__cause__, JMESPathTypeError):
+                return None
+            raise
 
     def _evaluate(self, value: Any) -> Any:
         try:
             return self._compiled.search(value)
-        except JMESPathError as err:
-            raise SourceUnreadable(
-                f"the expression cannot be applied to the answer ({str(err).splitlines()[0]})", reason=Reason.EXPRESSION
-            ) from err
+        # Some functions fail with what Python raises: contains('text', `1`), ceil of an infinite number.
+        except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError) as err:
+            raise self._inapplicable(err) from err
+
+    def _inapplicable(self, err: Exception) -> SourceUnreadable:
+        return SourceUnreadable(
+            f"{self._column} cannot be applied to the answer ({_first_line(err)})", reason=Reason.EXPRESSION
+        )
+
+
+class _PlainKeys:
+    """Follows keys through objects, skipping all else without decoding it.
+
+    Both methods return None where a key is missing, and raise msgspec.ValidationError where a step is no object.
+    """
+
+    def __init__(self, keys: list[str]) -> None:
+        self._slices = _decoder(keys, msgspec.Raw, msgspec.Raw(b"null"))
+        self._values = _decoder(keys, Any, None)
+        self._further = range(len(keys) - 1)
+
+    def slice_of(self, text: Buffer) -> msgspec.Raw | None:
+        """Return the slice of `text` that is the value."""
+        found: msgspec.Raw | None = self._last(self._slices.decode(text))
+        return found
+
+    def value_of(self, text: Buffer) -> Any:
+        """Return the decoded value."""
+        return self._last(self._values.decode(text))
+
+    def _last(self, step: Any) -> Any:
+        for _ in self._further:
+            if step is None:
+                return None
+            step = step.member
+        return None if step is None else step.member
+
+
+def _decoder(keys: list[str], last: Any, missing: Any) -> msgspec.json.Decoder[Any]:
+    kind, default = last, missing
+    for key in reversed(keys):
+        kind = msgspec.defstruct("Step", [("member", kind, default)], rename={"member": key}, gc=False) | None
+        default = None
+    return msgspec.json.Decoder(kind)
+
+
+def _first_line(err: Exception) -> str:
+    # The further lines of some errors draw the whole expression.
+    return (str(err).splitlines() or [err.__class__.__name__])[0][:200]
 
 
 def first_byte(text: Buffer) -> bytes:
@@ -127,15 +191,16 @@ def _is_utf8(body: bytes | bytearray) -> bool:
 
 
 def _decoded(body: bytes | bytearray, charset: str | None) -> str:
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return body.decode("utf-16", "replace")
+    wide = json.detect_encoding(bytes(body[:4]))
+    if not wide.startswith("utf-8"):
+        return body.decode(wide, "replace")
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError:
         pass
     try:
         return body.decode(charset or "utf-8", "replace")
-    except LookupError:
+    except (LookupError, ValueError):
         return body.decode("utf-8", "replace")
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ import httpx
 from cryptography.fernet import Fernet, InvalidToken
 
 from ita_ag_oase import clock, transport
-from ita_ag_oase.errors import ExastroUnavailable, Reason
+from ita_ag_oase.errors import AgentError, ExastroUnavailable, Reason
 
 _ANSWER_MAX_BYTES = 1_048_576
 _ANSWER_SECONDS = 30.0
@@ -20,6 +22,10 @@ _KEPT_TOKEN = "refresh_token"  # noqa: S105 - the name of a fact
 _MARGIN_SECONDS = 30.0
 _MARGIN_PART = 0.2
 _DEFAULT_LIFE_SECONDS = 300.0
+# What a header can hold (RFC 9110 section 5.5).
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+# A renewal under way may end within this time at the agent's end.
+_LAST_RENEWAL_SECONDS = 2.0
 
 
 class Facts(Protocol):
@@ -44,6 +50,7 @@ class RefreshTokenAuth(httpx.Auth):
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED:
+            await _drop_body(response)
             request.headers["Authorization"] = f"Bearer {await self._tokens.instead_of(token)}"
             yield request
 
@@ -71,57 +78,81 @@ class AccessTokens:
         self._configured = refresh_token
         self._rotated: str | None = None
         self._has_looked = False
+        self._is_kept = True
         self._facts = facts
         self._on_secret = on_secret
         self._cipher = Fernet(base64.urlsafe_b64encode(hashlib.sha256(refresh_token.encode()).digest()))
-        self._lock = asyncio.Lock()
+        self._renewal: asyncio.Task[str] | None = None
         self._access_token: str | None = None
         self._renew_at = 0.0
 
     async def valid(self) -> str:
         """Return a token with some life left. Raises ExastroUnavailable where none is to be had."""
-        async with self._lock:
-            if self._access_token is None or asyncio.get_running_loop().time() >= self._renew_at:
-                await self._renew()
-            return str(self._access_token)
+        if self._access_token is None or asyncio.get_running_loop().time() >= self._renew_at:
+            return await self._renewed()
+        if not self._is_kept:
+            await self._keep()
+        return self._access_token
 
     async def instead_of(self, refused: str) -> str:
         """Return another token than the one that was refused. Raises ExastroUnavailable where none is to be had."""
-        async with self._lock:
-            if self._access_token == refused:
-                await self._renew()
-            return str(self._access_token)
+        if self._access_token is None or self._access_token == refused:
+            return await self._renewed()
+        return self._access_token
 
-    async def _renew(self) -> None:
+    async def close(self) -> None:
+        """Let a renewal that is under way end, within a bound: only its answer may hold a good refresh token."""
+        if self._renewal is not None:
+            await asyncio.wait([self._renewal], timeout=_LAST_RENEWAL_SECONDS)
+            self._renewal.cancel()
+
+    async def _renewed(self) -> str:
+        # A task of its own, so that a rotated token is not lost with a caller that is cancelled.
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(), name="renew access token")
+        return await asyncio.shield(self._renewal)
+
+    async def _renew(self) -> str:
         self._access_token = None
         if not self._has_looked:
             self._rotated, self._has_looked = await self._kept(), True
-        answer = await self._exchange(self._rotated) if self._rotated else None
-        if answer is None:
-            # None was kept, or it is no longer good: the configured one may be.
-            self._rotated = None
-            answer = await self._exchange(self._configured)
-        if answer is None:
-            raise ExastroUnavailable(
-                "Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN",
-                reason=Reason.UNAUTHORIZED,
-                is_unprocessed=True,
-            )
-        await self._keep(answer.get("refresh_token"))
+        # Where the kept one is no longer good, the configured one may be.
+        for refresh_token in filter(None, (self._rotated, self._configured)):
+            answer = await self._exchange(refresh_token)
+            if answer is not None:
+                await self._rotate(refresh_token, answer.get("refresh_token"))
+                return str(answer["access_token"])
+        raise ExastroUnavailable(
+            "Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN",
+            reason=Reason.UNAUTHORIZED,
+            is_unprocessed=True,
+        )
 
     async def _kept(self) -> str | None:
-        data = await self._facts.fact(_KEPT_TOKEN)
         try:
+            data = await self._facts.fact(_KEPT_TOKEN)
             return self._cipher.decrypt(data).decode() if data else None
         except InvalidToken:
             return None
+        except AgentError as err:
+            raise ExastroUnavailable(
+                f"the kept refresh token of Exastro cannot be read: {err}", reason=err.reason, is_unprocessed=True
+            ) from err
 
-    async def _keep(self, refresh_token: Any) -> None:
-        if not isinstance(refresh_token, str) or refresh_token in (self._rotated, self._configured):
-            return
-        self._on_secret(refresh_token)
-        self._rotated = refresh_token
-        await self._facts.keep_fact(_KEPT_TOKEN, self._cipher.encrypt(refresh_token.encode()))
+    async def _rotate(self, used: str, following: Any) -> None:
+        good = following if isinstance(following, str) and following else used
+        self._on_secret(good)
+        rotated = None if good == self._configured else good
+        if rotated != self._rotated:
+            self._rotated, self._is_kept = rotated, False
+            await self._keep()
+
+    async def _keep(self) -> None:
+        data = self._cipher.encrypt(self._rotated.encode()) if self._rotated else b""
+        # Where it cannot be kept now, the next request tries again.
+        with contextlib.suppress(AgentError):
+            await self._facts.keep_fact(_KEPT_TOKEN, data)
+            self._is_kept = True
 
     async def _exchange(self, refresh_token: str) -> dict[str, Any] | None:
         """Return the endpoint's answer after noting the access token in it; None where the refresh token is refused."""
@@ -133,7 +164,7 @@ class AccessTokens:
         if status in (400, 401) and "error" in answer:
             return None
         token = answer.get("access_token")
-        if status != httpx.codes.OK or not isinstance(token, str):
+        if status != httpx.codes.OK or not isinstance(token, str) or not _VISIBLE.fullmatch(token):
             raise ExastroUnavailable(
                 f"the token endpoint of Exastro answered {status} without a token: check EXASTRO_URL and "
                 "EXASTRO_ORGANIZATION_ID",
@@ -151,7 +182,9 @@ class AccessTokens:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 response = await self._client.send(request, stream=True, auth=None)
                 try:
-                    body = await transport.read_bounded(response, _ANSWER_MAX_BYTES)
+                    answer = _object(await transport.read_bounded(response, _ANSWER_MAX_BYTES))
+                except (transport.AnswerTooLarge, transport.AnswerUnreadable):
+                    answer = {}
                 finally:
                     await response.aclose()
         except (httpx.TransportError, TimeoutError) as err:
@@ -159,8 +192,6 @@ class AccessTokens:
             raise ExastroUnavailable(
                 f"the token endpoint of Exastro: {words}", reason=reason, is_unprocessed=True
             ) from err
-        except (transport.AnswerTooLarge, transport.AnswerUnreadable):
-            return httpx.codes.BAD_GATEWAY, {}
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise ExastroUnavailable(
                 f"the token endpoint of Exastro answered {response.status_code}: it cannot serve now",
@@ -168,7 +199,15 @@ class AccessTokens:
                 retry_after_seconds=transport.retry_after_seconds(response, clock.now()),
                 is_unprocessed=True,
             )
-        return response.status_code, _object(body)
+        return response.status_code, answer
+
+
+async def _drop_body(response: httpx.Response) -> None:
+    """See that httpx does not read the body of an answer before the request is sent again, however long it is."""
+    stream = response.stream
+    if isinstance(stream, httpx.AsyncByteStream):
+        response.stream = httpx.ByteStream(b"")
+        await stream.aclose()
 
 
 def _object(body: bytearray) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httpx
@@ -15,7 +15,7 @@ CONNECT_SECONDS = 12.0
 # A post can take minutes at the receiver.
 ANSWER_SECONDS = 600.0
 SETTINGS_SECONDS = 60.0
-_ANSWER_MAX_BYTES = 67_108_864
+_ANSWER_MAX_BYTES = 16_777_216
 _QUOTED_CHARACTERS = 256
 
 # Refused for what the request holds, and surely not saved.
@@ -48,25 +48,24 @@ class ExastroClient:
     async def fetch_settings(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of the settings of these names, as Exastro sent them; unknown names are absent."""
         body = json.dumps({"event_collection_settings_names": list(names)}).encode()
-        answer = await self._post(self._settings_url, body, SETTINGS_SECONDS)
+        answer = await self._post(self._settings_url, (body,), SETTINGS_SECONDS)
         rows = answer.data
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ExastroUnavailable("Exastro answered without a list of settings", reason=Reason.NOT_EXASTRO)
         return rows
 
-    async def post_events(self, body: bytes) -> list[str]:
-        """Return the messages about groups that were not saved; empty when all were.
+    async def post_events(self, body: Sequence[bytes]) -> list[str]:
+        """Send a body that comes in pieces; return the messages about groups that were not saved, if any.
 
         Also ExastroRejected with Reason.TOO_LARGE where the request is larger than something on the way allows.
         """
         answer = await self._post(self._events_url, body, ANSWER_SECONDS)
         return [str(message) for message in answer.data] if isinstance(answer.data, list) else []
 
-    async def _post(self, url: str, body: bytes, answer_seconds: float) -> _Answer:
+    async def _post(self, url: str, body: Sequence[bytes], answer_seconds: float) -> _Answer:
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
-        request = self._client.build_request(
-            "POST", url, content=body, headers={"Content-Type": "application/json"}, timeout=timeout
-        )
+        headers = {"Content-Type": "application/json", "Content-Length": str(sum(map(len, body)))}
+        request = self._client.build_request("POST", url, content=_Pieces(body), headers=headers, timeout=timeout)
         try:
             async with asyncio.timeout(answer_seconds + CONNECT_SECONDS):
                 response = await self._client.send(request, stream=True, auth=self._auth)
@@ -78,6 +77,17 @@ class ExastroClient:
             reason, words = transport.explain(err)
             is_unprocessed = isinstance(err, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
             raise ExastroUnavailable(f"Exastro: {words}", reason=reason, is_unprocessed=is_unprocessed) from err
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """A body that is never whole in memory, and can be sent again after a 401."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
 
 
 async def _read(response: httpx.Response) -> _Answer:

@@ -27,6 +27,7 @@ _CONNECTION_METHODS = {
 _NOT_COLLECTED = "99"
 _HTTP_METHODS = {"1": RequestMethod.GET, "2": RequestMethod.POST}
 _IMAP_METHODS = {"3": RequestMethod.IMAP_TLS, "4": RequestMethod.IMAP_STARTTLS, "5": RequestMethod.IMAP_PLAIN}
+_DIGITS = re.compile(r"[0-9]{1,18}")
 _CODE = re.compile(r"\b(\d{3}-\d{5})\b")
 _NUMBER = re.compile(r"(?<![\w-])\d{9,11}(?![\w-])")
 
@@ -60,7 +61,8 @@ def setting_of(row: Mapping[str, Any], secrets: SecretColumns) -> CollectionSett
         connection_method=connection,
         request_method=_choice(row, "REQUEST_METHOD_ID", methods),
         url=_required(row, "URL"),
-        port=_integer(row, "PORT"),
+        # Only mailboxes have a port; what an HTTP row holds there is nobody's concern.
+        port=_integer(row, "PORT", range(1, 65_536)) if connection is ConnectionMethod.IMAP_PASSWORD else None,
         request_header=_text(row, "REQUEST_HEADER"),
         parameter=_text(row, "PARAMETER"),
         proxy=_text(row, "PROXY"),
@@ -73,7 +75,7 @@ def setting_of(row: Mapping[str, Any], secrets: SecretColumns) -> CollectionSett
         response_key=_text(row, "RESPONSE_KEY"),
         is_list=str(row.get("RESPONSE_LIST_FLAG")) == "1",
         event_id_key=_text(row, "EVENT_ID_KEY"),
-        ttl_seconds=_integer(row, "TTL") or 0,
+        ttl_seconds=_integer(row, "TTL", range(2**31)) or 0,
         row=opened,
     )
 
@@ -93,16 +95,17 @@ def _required(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
-def _integer(row: Mapping[str, Any], column: str) -> int | None:
+def _integer(row: Mapping[str, Any], column: str, allowed: range) -> int | None:
     value = _text(row, column)
     if value is None:
         return None
-    try:
-        return int(value)
-    except ValueError as err:
+    if not _DIGITS.fullmatch(value) or int(value) not in allowed:
         raise SettingInvalid(
-            f"{name_of(row)}: {column} is {value[:20]!r}, no whole number: mend it in Exastro", reason=Reason.SETTING
-        ) from err
+            f"{name_of(row)}: {column} is {value[:20]!r}, no whole number from {allowed[0]} to {allowed[-1]}: "
+            "mend it in Exastro",
+            reason=Reason.SETTING,
+        )
+    return int(value)
 
 
 def _choice(row: Mapping[str, Any], column: str, choices: Mapping[str, T]) -> T:
@@ -115,13 +118,15 @@ def _choice(row: Mapping[str, Any], column: str, choices: Mapping[str, T]) -> T:
     return choices[value]
 
 
-def body_of(batch: Batch, version: str) -> bytes:
-    """Return the JSON body of a post, put together from the events' stored bytes."""
-    pieces: list[bytes] = []
+def body_of(batch: Batch, version: str) -> tuple[bytes, ...]:
+    """Return the JSON body of a post as pieces to be sent one after the other, the events' stored bytes among them."""
+    body: list[bytes] = []
     for group in batch.groups:
-        pieces += (b"," if pieces else b'{"events":[', _head(group, version), group.events, b"]}")
-    pieces.append(b"]}")
-    return b"".join(pieces)
+        body += (b"," if body else b'{"events":[', _head(group, version))
+        for number, piece in enumerate(group.pieces):
+            body += (b",", piece) if number else (piece,)
+        body.append(b"]}")
+    return (*body, b"]}")
 
 
 def _head(group: Group, version: str) -> bytes:

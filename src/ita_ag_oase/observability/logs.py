@@ -1,11 +1,13 @@
 """Log lines: JSON, or readable ones on a terminal, with every known secret taken out."""
 
 import base64
+import io
 import json
 import logging
+import math
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import tzinfo
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
@@ -17,51 +19,77 @@ from ita_ag_oase import clock
 MASK = "********"
 # Shorter secrets are taken out only where they stand alone, or logs would be full of holes.
 _SHORT_CHARACTERS = 4
+# A JSON Web Token (RFC 7519) or its beginning, also in base64. Access tokens are known by their looks: one learned
+# every few minutes would have to be kept and looked for in every line for ever.
+_WEB_TOKEN = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){2,4}", re.ASCII)
+_WEB_TOKEN_PART = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){0,4}|ZXlK[\w+/-]{10,}={0,2}", re.ASCII)
+# What httpx leaves as it is in a query.
+_QUERY_SAFE = "!$&'()*+,;=:@/?[\\]^`{|}"
 
 
 class Redactor:
     """Knows the secrets and replaces them in text, in every form they could appear in."""
 
     def __init__(self) -> None:
-        self._forms: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self._secrets: set[str] = set()
+        self._long_forms: list[str] = []
+        self._short_forms: list[re.Pattern[str]] = []
 
     def add(self, secret: str | None) -> None:
         """Learn a secret; empty ones are none."""
-        if secret and secret not in self._forms:
-            self._forms |= _forms(secret)
-            self._pattern = None
+        if not secret or secret in self._secrets or _WEB_TOKEN.fullmatch(secret):
+            return
+        self._secrets.add(secret)
+        forms = _forms(secret)
+        self._short_forms += [_alone(form) for form in forms if len(form) < _SHORT_CHARACTERS]
+        long_forms = {form for form in forms if len(form) >= _SHORT_CHARACTERS}
+        self._long_forms = sorted({*self._long_forms, *long_forms}, key=len, reverse=True)
 
     def redact(self, text: str) -> str:
         """Return the text without any secret."""
-        if not self._forms:
-            return text
-        if self._pattern is None:
-            longest_first = sorted(self._forms, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(_pattern, longest_first)))
-        return self._pattern.sub(MASK, text)
+        for form in self._long_forms:
+            if form in text:
+                text = text.replace(form, MASK)
+        for pattern in self._short_forms:
+            text = pattern.sub(MASK, text)
+        return _WEB_TOKEN_PART.sub(MASK, text)
+
+    def redact_value(self, value: Any) -> Any:
+        """Return what the value says without any secret, made of what JSON knows; keys are texts."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, Mapping):
+            return {self.redact(str(key)): self.redact_value(member) for key, member in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.redact_value(element) for element in value]
+        text = str(value)
+        redacted = self.redact(text)
+        is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return value if is_number and redacted == text else redacted
 
 
 def _forms(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "replace")
-    encoded = base64.b64encode(raw).decode()
-    return {
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        encoded,
-        encoded.rstrip("="),
-        base64.urlsafe_b64encode(raw).decode(),
-        quote(secret, safe=""),
-        quote(secret),
-        quote_plus(secret),
-    }
+    plain = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    # JSON within JSON is escaped twice.
+    escaped = {json.dumps(form)[1:-1] for form in plain}
+    quoted = {quote(raw, safe=safe) for safe in ("", "/", _QUERY_SAFE)} | {quote_plus(raw)}
+    return plain | escaped | quoted | set(_base64_forms(raw))
 
 
-def _pattern(form: str) -> str:
-    escaped = re.escape(form)
-    return escaped if len(form) >= _SHORT_CHARACTERS else rf"(?<!\w){escaped}(?!\w)"
+def _base64_forms(raw: bytes) -> Iterator[str]:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield encode(raw).decode()
+        yield encode(raw).decode().rstrip("=")
+        # Within a longer text, as a password in a Basic header, only these characters are the secret's alone.
+        for before in range(3):
+            first, end = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+            if end - first >= 2 * _SHORT_CHARACTERS:
+                yield encode(bytes(before) + raw).decode()[first:end]
+
+
+def _alone(form: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(form)}(?!\w)")
 
 
 def configure(
@@ -81,18 +109,23 @@ def configure(
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         return {"time": clock.local(clock.now(), zone).isoformat(timespec="milliseconds"), **event}
 
-    def redact(_: Any, __: str, line: Any) -> str:
-        return redactor.redact(str(line))
+    def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        # Before the line is made: a secret such as 1 would else take the quotes and colons of JSON with it.
+        return {key: redactor.redact_value(value) for key, value in event.items()}
 
     has_colors = out.isatty()
+    is_for_people = has_colors if is_readable is None else is_readable
+    if isinstance(out, io.TextIOWrapper):
+        # A name in another script, or half a character, must not end what wanted to tell of it.
+        out.reconfigure(encoding=None if is_for_people else "utf-8", errors="backslashreplace")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             stamp,
-            _renderer(is_readable=has_colors if is_readable is None else is_readable, has_colors=has_colors),
             redact,
+            _renderer(is_readable=is_for_people, has_colors=has_colors),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(out),
@@ -107,8 +140,13 @@ def configure(
 
 def _renderer(*, is_readable: bool, has_colors: bool) -> Any:
     if is_readable:
-        return structlog.dev.ConsoleRenderer(colors=has_colors, timestamp_key="time", sort_keys=False)
-    return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        return structlog.dev.ConsoleRenderer(
+            colors=has_colors,
+            timestamp_key="time",
+            sort_keys=False,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    return structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
 class _Forwarder(logging.Handler):
@@ -116,9 +154,17 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
-            record.levelno,
+            # Libraries may have levels in between, structlog has none.
+            min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL),
             "library_message",
             logger=record.name,
-            text=record.getMessage()[:1_000],
+            text=_message(record)[:1_000],
             exc_info=record.exc_info,
         )
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, LookupError):
+        return str(record.msg)

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import ssl
 from datetime import tzinfo
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -24,7 +26,14 @@ MAX_REDIRECTS = 5
 # What httpx decides by itself, whatever REQUEST_HEADER says.
 _OWN_HEADERS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding"})
 # What may travel to another host: nothing that could be a credential.
-_HARMLESS_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "connection", "user-agent"})
+_HARMLESS_HEADERS = frozenset({b"accept", b"accept-encoding", b"accept-language", b"connection", b"user-agent"})
+
+# A header's name and value (RFC 9110 sections 5.1 and 5.5).
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# What a query holds as it stands; all else is percent-encoded.
+_NOT_IN_QUERY = re.compile(r"[^\x21\x22\x24-\x7e]+")
+_PORT_MAX = 65_535
 
 
 class HttpClients:
@@ -46,6 +55,8 @@ class HttpClients:
                 transport=self._transport,
                 trust_env=False,
                 follow_redirects=False,
+                # Settings share connections, but one's session is none of the other's business.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=90),
                 headers={"Accept": "application/json, */*;q=0.5", "Accept-Encoding": transport.ACCEPTED_ENCODING},
@@ -97,16 +108,15 @@ class HttpSource:
         except (httpx.TransportError, TimeoutError) as err:
             reason, words = transport.explain(err)
             raise SourceUnavailable(f"{self._place(request.url)}: {words}", reason=reason) from err
+        except httpx.InvalidURL as err:
+            raise SourceRejected(
+                f"{self._place(request.url)} redirects to what is no URL: write the final URL", reason=Reason.REDIRECT
+            ) from err
 
     def _build(self, names: TemplateNames) -> httpx.Request:
-        headers = _headers(self._header.render(names)) if self._header else {}
+        headers = _headers(self._header.render(names) if self._header else "")
         parameter = _json("PARAMETER", self._parameter.render(names)) if self._parameter else None
-        try:
-            url = httpx.URL(self._url.render(names).strip())
-        except httpx.InvalidURL as err:
-            raise SourceUnreadable(f"URL is none ({err})", reason=Reason.PARAMETER) from err
-        if url.scheme not in ("http", "https") or not url.host:
-            raise SourceUnreadable("URL must begin with http:// or https:// and a host", reason=Reason.PARAMETER)
+        url = _url(self._url.render(names))
         client = self._clients.choose(url, self._proxy)
         if self._setting.request_method is RequestMethod.GET:
             return client.build_request("GET", _with_query(url, parameter), headers=headers)
@@ -115,7 +125,8 @@ class HttpSource:
         return client.build_request("POST", url, headers=headers, content=body)
 
     async def _send(self, request: httpx.Request) -> Payload:
-        auth: httpx.Auth | None = self._auth
+        auth = self._auth
+        cookies = httpx.Cookies()
         for _ in range(MAX_REDIRECTS + 1):
             client = self._clients.choose(request.url, self._proxy)
             response = await client.send(request, stream=True, auth=auth)
@@ -123,9 +134,14 @@ class HttpSource:
                 following = response.next_request
                 if following is None:
                     return await self._read(response)
-                if not _is_same_host(request.url, following.url):
-                    _strip(following, request)
+                _check_redirect(following.url, request)
+                if _is_same_host(request.url, following.url):
+                    cookies.extract_cookies(response)
+                    cookies.set_cookie_header(following)
+                else:
+                    _strip(following)
                     auth = None
+                    cookies.clear()
                 request = following
             finally:
                 await response.aclose()
@@ -159,18 +175,43 @@ class HttpSource:
 def _proxy_of(setting: CollectionSetting) -> str | None:
     if not setting.proxy:
         return None
-    proxy = setting.proxy if "://" in setting.proxy else f"http://{setting.proxy}"
+    text = setting.proxy.strip()
     try:
-        httpx.Proxy(proxy)
-    except (ValueError, httpx.InvalidURL) as err:
+        proxy = httpx.URL(text if "://" in text else f"http://{text}")
+    except httpx.InvalidURL:
+        proxy = httpx.URL()
+    if not _is_http(proxy):
         raise SettingInvalid(
             f"{setting.name}: PROXY is no URL of an HTTP proxy: write one such as http://proxy:8080",
             reason=Reason.SETTING,
-        ) from err
-    return proxy
+        )
+    return str(proxy)
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text.strip())
+    except httpx.InvalidURL:
+        # Its text may hold a part of a password.
+        raise SourceUnreadable(
+            "URL is none: check its host, its port, and that a password in it is percent-encoded",
+            reason=Reason.PARAMETER,
+        ) from None
+    if not _is_http(url):
+        raise SourceUnreadable(
+            "URL must begin with http:// or https://, a host and perhaps a port", reason=Reason.PARAMETER
+        )
+    return url
+
+
+def _is_http(url: httpx.URL) -> bool:
+    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) <= _PORT_MAX
 
 
 def _json(column: str, text: str) -> Any:
+    """Return the value of a rendered column; a column of which nothing is left says nothing."""
+    if not text.strip():
+        return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as err:
@@ -180,23 +221,23 @@ def _json(column: str, text: str) -> Any:
         ) from err
 
 
-def _headers(text: str) -> dict[str, str]:
+def _headers(text: str) -> httpx.Headers:
     headers = _json("REQUEST_HEADER", text)
     if headers is None:
-        return {}
+        return httpx.Headers()
     if not isinstance(headers, dict):
         raise SourceUnreadable("REQUEST_HEADER is no JSON object: mend it in Exastro", reason=Reason.PARAMETER)
-    kept = {name.strip().lower(): _header_value(name, value) for name, value in headers.items()}
-    return {name: value for name, value in kept.items() if name not in _OWN_HEADERS}
+    kept = dict(_header(name.strip(), value) for name, value in headers.items())
+    return httpx.Headers([(name.encode(), value) for name, value in kept.items() if name not in _OWN_HEADERS])
 
 
-def _header_value(name: str, value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    if not name.strip().isascii() or any(character in name + text for character in "\r\n\0"):
+def _header(name: str, value: Any) -> tuple[str, bytes]:
+    text = (value if isinstance(value, str) else json.dumps(value)).strip(" ")
+    if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
         raise SourceUnreadable(
             f"REQUEST_HEADER {name[:40]!r} holds what no header can: mend it in Exastro", reason=Reason.PARAMETER
         )
-    return text
+    return name.lower(), text.encode("latin-1")
 
 
 def _with_query(url: httpx.URL, parameter: Any) -> httpx.URL:
@@ -204,15 +245,21 @@ def _with_query(url: httpx.URL, parameter: Any) -> httpx.URL:
     if parameter is None or parameter in ("", {}):
         return url
     if isinstance(parameter, dict):
-        query = urlencode([pair for name, value in parameter.items() for pair in _pairs(name, value)])
+        pairs = [pair for name, value in parameter.items() for pair in _pairs(name, value)]
+        query = urlencode(pairs, errors="replace")
     elif isinstance(parameter, str):
-        query = parameter.lstrip("?")
+        query = _NOT_IN_QUERY.sub(lambda part: quote(part[0], errors="replace"), parameter.strip().lstrip("?"))
     else:
         raise SourceUnreadable(
             "PARAMETER is neither a JSON object nor a text: mend it in Exastro", reason=Reason.PARAMETER
         )
     before = url.query.decode("ascii")
-    return url.copy_with(query=f"{before}&{query}".strip("&").encode("utf-8"))
+    try:
+        return url.copy_with(query=f"{before}&{query}".strip("&").encode("ascii"))
+    except httpx.InvalidURL:
+        raise SourceUnreadable(
+            "PARAMETER is too long for a URL: ask for less, or send it with POST", reason=Reason.PARAMETER
+        ) from None
 
 
 def _pairs(name: str, value: Any) -> list[tuple[str, str]]:
@@ -230,16 +277,23 @@ def _is_same_host(url: httpx.URL, other: httpx.URL) -> bool:
     return is_upgrade and url.host == other.host and url.port is None and other.port is None
 
 
-def _strip(request: httpx.Request, former: httpx.Request) -> None:
-    """Take everything that could be a credential out of a request to another host."""
-    if request.method != "GET" or former.method != "GET":
+def _check_redirect(url: httpx.URL, former: httpx.Request) -> None:
+    if not _is_http(url):
         raise SourceRejected(
-            f"{former.url.scheme}://{former.url.host} redirects a POST to another host ({request.url.host}): "
-            "write that URL",
+            f"{former.url.scheme}://{former.url.host} redirects to what is no URL: write the final URL",
             reason=Reason.REDIRECT,
         )
-    kept = {name: value for name, value in request.headers.items() if name in _HARMLESS_HEADERS}
-    request.headers = httpx.Headers({**kept, "host": request.url.netloc.decode("ascii")})
+    if former.method != "GET" and not _is_same_host(former.url, url):
+        raise SourceRejected(
+            f"{former.url.scheme}://{former.url.host} redirects a POST to another host ({url.host}): write that URL",
+            reason=Reason.REDIRECT,
+        )
+
+
+def _strip(request: httpx.Request) -> None:
+    """Take everything that could be a credential out of a request to another host."""
+    kept = [pair for pair in request.headers.raw if pair[0].lower() in _HARMLESS_HEADERS]
+    request.headers = httpx.Headers([(b"Host", request.url.netloc), *kept])
 
 
 def _refusal(place: str, response: httpx.Response) -> AgentError:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Generator
 from email.utils import formatdate
 
@@ -12,26 +13,42 @@ import httpx
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod
 
+# What a header's value can be made of (RFC 9110 section 5.5).
+_HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 
-def auth_of(setting: CollectionSetting, now: Callable[[], float]) -> httpx.Auth:
-    """Return the authentication that a setting asks for. Raises SettingInvalid where what it needs is missing."""
+
+def auth_of(setting: CollectionSetting, now: Callable[[], float]) -> httpx.Auth | None:
+    """Return the authentication that a setting asks for, or None.
+
+    Raises SettingInvalid where what it needs is missing, or cannot be sent.
+    """
     match setting.connection_method:
         case ConnectionMethod.BEARER:
-            return BearerAuth(_required(setting.auth_token, setting, "AUTH_TOKEN"))
+            return BearerAuth(_token(_required(setting.auth_token.strip(), setting, "AUTH_TOKEN"), setting))
         case ConnectionMethod.BASIC:
             return httpx.BasicAuth(_required(setting.username, setting, "USERNAME"), setting.password)
         case ConnectionMethod.SHARED_KEY:
             account = _required(setting.access_key_id, setting, "ACCESS_KEY_ID")
-            key = _required(setting.secret_access_key, setting, "SECRET_ACCESS_KEY")
+            key = _required(setting.secret_access_key.strip(), setting, "SECRET_ACCESS_KEY")
             return SharedKeyLiteAuth(account, _decoded_key(key, setting), now)
         case _:
-            return httpx.Auth()
+            # A user in the URL still counts then, as RFC 3986 section 3.2.1 has it.
+            return None
 
 
 def _required(value: str | None, setting: CollectionSetting, column: str) -> str:
     if not value:
         raise SettingInvalid(f"{setting.name}: {column} is empty: fill it in in Exastro", reason=Reason.SETTING)
     return value
+
+
+def _token(text: str, setting: CollectionSetting) -> str:
+    if not _HEADER_TEXT.fullmatch(text):
+        raise SettingInvalid(
+            f"{setting.name}: AUTH_TOKEN holds what no header can, such as a line end: enter it anew in Exastro",
+            reason=Reason.SETTING,
+        )
+    return text
 
 
 def _decoded_key(key: str, setting: CollectionSetting) -> bytes:

@@ -4,38 +4,44 @@ The names a template sees are those of protocol section 2.4. Rendering is pure: 
 """
 
 import functools
+import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import jinja2
-import msgspec
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
 
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 from ita_ag_oase.model import Cursor
 
 MAX_SECONDS = 1.0
 MAX_CHARACTERS = 1_048_576
+# What all steps of one rendering may make together, and the most that one step may try to make.
+_MAX_TOTAL = 16 * MAX_CHARACTERS
+_MAX_PRODUCT = 64 * MAX_CHARACTERS
+# Nothing that a template can walk through is longer: the sandbox bounds its ranges so.
+_RANGE = 100_000
 
-_WIDE_FORMAT = re.compile(r"[%:][^%{}a-zA-Z]*(\d{5,}|\*)")
-_WIDENING_FILTERS = (
-    "batch",
-    "center",
-    "format",
-    "indent",
-    "join",
-    "replace",
-    "tojson",
-    "urlize",
-    "wordwrap",
-    "xmlattr",
+# What makes as much text as a number among its arguments says.
+_WIDENING = frozenset(
+    {"batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "to_bytes", "tojson", "zfill"}
 )
-_DEADLINE = "_deadline"
+_PERCENT_FIELD = re.compile(r"%(?:\([^()]*\))?[#0\- +]*(\d+|\*)?(?:\.(\d+|\*))?")
+_BRACE_FIELD = re.compile(r"\{([^{}]*)(\{?)")
+_DIGITS = re.compile(r"\d+")
+_FORMATS = frozenset({"%", "format", "str.format"})
+_TEXTS = (str, bytes, bytearray)
+_LISTS = (list, tuple, set, frozenset)
+# No template can name a variable so.
+_BUDGET = "what this rendering may use"
 
 
 class _LimitReached(Exception):
@@ -46,10 +52,87 @@ def _too_much() -> _LimitReached:
     return _LimitReached(f"it makes more than {MAX_CHARACTERS} characters")
 
 
-def _bounded(value: Any) -> Any:
-    if hasattr(value, "__len__") and len(value) > MAX_CHARACTERS:
-        raise _too_much()
-    return value
+def _size(value: Any) -> int:
+    """Return how many characters a value stands for, counted no further than the bound."""
+    size, pending = 0, [value]
+    while pending and size <= MAX_CHARACTERS:
+        part = pending.pop()
+        if isinstance(part, _TEXTS):
+            size += len(part)
+        elif isinstance(part, _LISTS):
+            size += len(part)
+            pending += part
+        elif isinstance(part, dict):
+            size += len(part)
+            pending += part
+            pending += part.values()
+        elif isinstance(part, Namespace):
+            pending.append(object.__getattribute__(part, "_Namespace__attrs"))
+        else:
+            size += 1 + (part.bit_length() // 3 if isinstance(part, int) else 0)
+    return size
+
+
+def _length(value: Any) -> int:
+    """Return the size of what a step works on; what is walked through without being there counts as long."""
+    return _RANGE if isinstance(value, range | Iterator) else _size(value)
+
+
+def _width(name: str, text: str) -> int:
+    """Return the greatest width in a format; one that an argument gives counts as too great."""
+    if name == "str.format":
+        fields = [
+            (field.partition(":")[2], "*" if ":" in field and inner else "")
+            for field, inner in _BRACE_FIELD.findall(text)
+        ]
+        widths = [width for spec, inner in fields for width in (*_DIGITS.findall(spec), inner)]
+    else:
+        widths = [width for field in _PERCENT_FIELD.findall(text) for width in field]
+    return max((int(width[:9]) if width.isdecimal() else _MAX_PRODUCT for width in widths if width), default=0)
+
+
+class _Budget:
+    """What one rendering may still use: time, and characters made on the way to its text."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + MAX_SECONDS
+        self._left = _MAX_TOTAL
+
+    def look(self) -> None:
+        """Raise once the time is over."""
+        if time.monotonic() > self._deadline:
+            raise _LimitReached(f"it runs for more than {MAX_SECONDS:g} s")
+
+    def check(self, name: str, value: Any, arguments: tuple[Any, ...]) -> None:
+        """Raise where a step could make far more than what it is given, before it does."""
+        self.look()
+        factor = 1 + sum(map(_length, arguments))
+        if name in _WIDENING:
+            factor *= 1 + sum(abs(argument) for argument in arguments if isinstance(argument, int))
+        if name in _FORMATS and isinstance(value, str):
+            factor += _width(name, value)
+        if _length(value) * factor > _MAX_PRODUCT:
+            raise _too_much()
+
+    def spend(self, value: Any) -> Any:
+        """Return the value that a step made. Raises where it is too large, or too much together with the others."""
+        self.look()
+        size = _size(value)
+        self._left -= size
+        if size > MAX_CHARACTERS or self._left < 0:
+            raise _too_much()
+        return value
+
+
+def _budget(context: Context) -> _Budget:
+    # Not looked up as a variable, which a template could set.
+    budget: _Budget = context.parent[_BUDGET]
+    return budget
+
+
+@jinja2.pass_context
+def _finalize(context: Context, value: Any) -> Any:
+    return _budget(context).spend(value)
 
 
 def _join(parts: Any) -> str:
@@ -62,64 +145,92 @@ def _join(parts: Any) -> str:
     return "".join(kept)
 
 
-def _check_widening(name: str, text: Any, values: tuple[Any, ...]) -> None:
-    """Refuse what would make far more text out of `text` than there is, before it is made."""
-    if any(isinstance(value, int) and value > MAX_CHARACTERS for value in values):
-        raise _too_much()
-    if name == "format" and _WIDE_FORMAT.search(str(text)):
-        raise _too_much()
-    if name == "replace" and len(values) > 1 and len(str(text)) * len(str(values[1])) > 64 * MAX_CHARACTERS:
-        raise _too_much()
-
-
 class _Environment(ImmutableSandboxedEnvironment):
     """A sandbox in which no loop, product or text grows beyond its bounds."""
 
     intercepted_binops = frozenset(["*", "**", "+", "%"])
     concat = staticmethod(_join)
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+    def __init__(self) -> None:
+        super().__init__(autoescape=False, keep_trailing_newline=True, finalize=_finalize)
+        # Makes filler text, any amount of it.
+        del self.globals["lipsum"]
+        self.filters = {name: _guarded(name, function) for name, function in self.filters.items()}
+        self.tests = {name: _guarded(name, function) for name, function in self.tests.items()}
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Return what a sum, product, power or `%` makes, within bounds."""
+        budget = _budget(context)
         if operator == "*":
-            sizes = [len(side) for side in (left, right) if hasattr(side, "__len__")]
-            times = [side for side in (left, right) if isinstance(side, int)]
-            if sizes and times and sizes[0] * times[0] > MAX_CHARACTERS:
+            sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
+            if hasattr(sized, "__len__") and isinstance(times, int) and _size(sized) * times > MAX_CHARACTERS:
                 raise _too_much()
         if operator == "**" and (abs(right) > 64 or abs(left) > 2**64):
             raise _LimitReached("its numbers grow too large")
-        if operator == "%" and isinstance(left, str):
-            _check_widening("format", left, ())
-        return _bounded(super().call_binop(context, operator, left, right))
+        if operator == "%" and isinstance(left, _TEXTS):
+            budget.check("%", left if isinstance(left, str) else bytes(left).decode("latin-1"), (right,))
+        return budget.spend(super().call_binop(context, operator, left, right))
 
-    def wrap_str_format(self, value: Any) -> Any:
-        """Refuse a wide format of `str.format`, which the sandbox wraps before it is called."""
-        if isinstance(text := getattr(value, "__self__", None), str) and getattr(value, "__name__", "") == "format":
-            _check_widening("format", text, ())
-        return super().wrap_str_format(value)
+    def call(self, __context: Context, __obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Return what a call makes, within bounds."""
+        budget = _budget(__context)
+        # What the sandbox puts before str.format knows it as wrapped.
+        method = getattr(__obj, "__wrapped__", __obj)
+        owner = getattr(method, "__self__", None)
+        if isinstance(owner, str | bytes | int):
+            name = "str.format" if method.__name__ in ("format", "format_map") else method.__name__
+            budget.check(name, owner, (*args, *kwargs.values()))
+        budget.look()
+        return budget.spend(super().call(__context, __obj, *args, **kwargs))
 
-    def call(self, __context: Any, __obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        __context.resolve(_DEADLINE)()
-        if isinstance(text := getattr(__obj, "__self__", None), str):
-            _check_widening(__obj.__name__, text, args)
-        return _bounded(super().call(__context, __obj, *args, **kwargs))
+    def same(self, value: Any) -> Any:
+        """Return the value; being called, it is measured."""
+        return value
+
+    def concatenated(self, *parts: Any) -> str:
+        """Return the parts as one text."""
+        return _join(map(str, parts))
 
 
-def _environment() -> _Environment:
-    environment = _Environment(autoescape=False, keep_trailing_newline=True)
-    for name in _WIDENING_FILTERS:
-        environment.filters[name] = _guarded(name, environment.filters[name])
-    return environment
+def _guarded(name: str, function: Any) -> Any:
+    """Return a filter or test that keeps to the budget of the rendering."""
+    # What it wants to be handed before the value: the context, the environment, or how to escape.
+    wanted = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
 
-
-def _guarded(name: str, filter_: Any) -> Any:
-    # Some filters are handed the environment or its context before the value.
-    first = 1 if hasattr(filter_, "jinja_pass_arg") else 0
-
-    @functools.wraps(filter_)
-    def guard(*args: Any, **kwargs: Any) -> Any:
-        _check_widening(name, args[first], (*args[first + 1 :], *kwargs.values()))
-        return _bounded(filter_(*args, **kwargs))
+    @jinja2.pass_context
+    @functools.wraps(function)
+    def guard(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+        budget = _budget(context)
+        budget.check(name, value, (*args, *kwargs.values()))
+        known = {"context": context, "environment": context.environment, "eval_context": context.eval_ctx}
+        before = (known[wanted],) if wanted else ()
+        return budget.spend(function(*before, value, *args, **kwargs))
 
     return guard
+
+
+class _Bounds(NodeTransformer):
+    """Has every turn of a loop look at the clock, and every value that is written out measured."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - named by the library
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(_call("same", [nodes.Const(None)]), lineno=node.lineno))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _call("concatenated", node.nodes)
+
+    def visit_List(self, node: nodes.List | nodes.Tuple | nodes.Dict) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _call("same", [node]) if getattr(node, "ctx", "load") == "load" else node
+
+    visit_Tuple = visit_Dict = visit_List  # noqa: N815
+
+
+def _call(method: str, arguments: list[nodes.Expr]) -> nodes.Call:
+    lineno = arguments[0].lineno or 1
+    return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None, lineno=lineno)
 
 
 class Template:
@@ -128,7 +239,7 @@ class Template:
     `may_take_long` tells that rendering could use up its whole time, so that it belongs into a thread.
     """
 
-    _shared = _environment()
+    _shared = _Environment()
 
     def __init__(self, text: str, *, column: str) -> None:
         self._column = column
@@ -136,11 +247,10 @@ class Template:
         self._uses_last_event = "EXASTRO_LAST_FETCHED_EVENT" in text
         try:
             tree = self._shared.parse(text)
-            self.may_take_long = bool(tree.find(nodes.For) or tree.find(nodes.Macro))
-            _add_deadlines(tree)
-            _bound_concatenations(tree)
-            self._compiled = self._shared.from_string(tree)
-        except (jinja2.TemplateError, RecursionError) as err:
+            self.may_take_long = any(tree.find(kind) for kind in (nodes.For, nodes.Macro, nodes.Call, nodes.Mul))
+            self._compiled = self._shared.from_string(_Bounds().visit(tree))
+        # Python's own compiler and numbers have limits, too.
+        except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as err:
             raise SettingInvalid(
                 f"{column} is no template ({err}): mend it in Exastro", reason=Reason.TEMPLATE
             ) from err
@@ -149,15 +259,8 @@ class Template:
         """Return the text for one poll. Raises SourceUnreadable, naming the column, for a template that fails."""
         if self._constant is not None:
             return self._constant
-        deadline = time.monotonic() + MAX_SECONDS
-
-        def check() -> str:
-            if time.monotonic() > deadline:
-                raise _LimitReached(f"it runs for more than {MAX_SECONDS:g} s")
-            return ""
-
         try:
-            return self._compiled.render(names.as_mapping(with_event=self._uses_last_event), **{_DEADLINE: check})
+            return self._compiled.render({**names.as_mapping(with_event=self._uses_last_event), _BUDGET: _Budget()})
         except _LimitReached as err:
             raise self._failed(str(err)) from err
         except SecurityError as err:
@@ -169,32 +272,6 @@ class Template:
 
     def _failed(self, why: str) -> SourceUnreadable:
         return SourceUnreadable(f"the template in {self._column} fails ({why[:200]})", reason=Reason.TEMPLATE)
-
-
-def _add_deadlines(tree: nodes.Template) -> None:
-    """Add a look at the clock to every turn of every loop."""
-    for loop in tree.find_all(nodes.For):
-        look = nodes.Call(nodes.Name(_DEADLINE, "load"), [], [], None, None)
-        loop.body.insert(0, nodes.ExprStmt(look).set_lineno(loop.lineno))
-
-
-def _bound_concatenations(parent: nodes.Node) -> None:
-    """Turn every `a ~ b` into a sum of texts, which is bounded."""
-    for name, value in list(parent.iter_fields()):
-        if isinstance(value, nodes.Concat):
-            setattr(parent, name, _sum(value))
-        elif isinstance(value, list):
-            setattr(parent, name, [_sum(item) if isinstance(item, nodes.Concat) else item for item in value])
-    for child in parent.iter_child_nodes():
-        _bound_concatenations(child)
-
-
-def _sum(concat: nodes.Concat) -> nodes.Expr:
-    texts = [nodes.Filter(part, "string", [], [], None, None, lineno=concat.lineno) for part in concat.nodes]
-    total: nodes.Expr = texts[0]
-    for text in texts[1:]:
-        total = nodes.Add(total, text, lineno=concat.lineno)
-    return total
 
 
 class TemplateNames:
@@ -216,6 +293,6 @@ class TemplateNames:
             "EXASTRO_LAST_FETCHED_DD_MM_YY": self._last_fetched.strftime("%d/%m/%y %H:%M:%S"),
             "EXASTRO_CURRENT_TIME": self._current,
             "EXASTRO_LAST_FETCHED_EVENT_IS_EXIST": self._cursor.last_event is not None,
-            "EXASTRO_LAST_FETCHED_EVENT": msgspec.json.decode(event) if event is not None else None,
+            "EXASTRO_LAST_FETCHED_EVENT": json.loads(event) if event is not None else None,
             "EXASTRO_EVENT_COLLECTION_SETTING": dict(self._row),
         }

@@ -3,6 +3,10 @@
 import sqlite3
 
 from ita_ag_oase.model import Cursor
+from ita_ag_oase.store.saving import KEY_STRIDE
+
+# Under this name the rows that Exastro sent last are kept, as a JSON list.
+KNOWN_ROWS = "settings"
 
 # Ids deleted, and pages given back to the file system, in one transaction at most.
 _PURGE_ROWS = 20_000
@@ -14,7 +18,7 @@ def register(connection: sqlite3.Connection, setting_id: str, name: str, now: in
     connection.execute(
         "INSERT INTO settings (id, name, last_fetched_time, last_key) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE name != excluded.name",
-        (setting_id, name, now, now - 1),
+        (setting_id, name, now, now - KEY_STRIDE),
     )
 
 
@@ -37,17 +41,25 @@ def keep_fact(connection: sqlite3.Connection, name: str, value: bytes) -> None:
     connection.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
 
-def purge(connection: sqlite3.Connection, retention_seconds: int) -> int:
+def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> int:
     """Forget ids that no response has held for the retention time and give free pages back; return how many ids.
 
-    The time counts up to the setting's last successful poll, so that a source which is down for long forgets nothing.
+    The time counts up to the setting's last successful poll, so that a source which is down for long forgets nothing;
+    for a setting that is no longer among the known ones, up to now.
     """
+    known = (
+        "SELECT json_extract(r.value, '$.EVENT_COLLECTION_SETTINGS_ID')"
+        " FROM facts, json_each(CAST(facts.value AS TEXT)) AS r WHERE facts.name = ?"
+    )
     deleted = connection.execute(
-        "DELETE FROM ids WHERE (setting, digest) IN (SELECT i.setting, i.digest FROM ids i JOIN settings s"
-        " ON s.number = i.setting WHERE i.last_seen < s.last_fetched_time - ? LIMIT ?)",
-        (retention_seconds, _PURGE_ROWS),
+        "DELETE FROM ids WHERE (setting, digest) IN (SELECT i.setting, i.digest FROM ids i JOIN settings s"  # noqa: S608
+        f" ON s.number = i.setting WHERE i.last_seen < iif(s.id IN ({known}), s.last_fetched_time, ?) - ? LIMIT ?)",
+        (KNOWN_ROWS, now, retention_seconds, _PURGE_ROWS),
     ).rowcount
-    connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    # One by one: the sqlite3 module takes only the first step of a statement without columns.
+    for _ in range(min(free, _VACUUM_PAGES)):
+        connection.execute("PRAGMA incremental_vacuum(1)")
     return deleted
 
 

@@ -1,10 +1,10 @@
 """Saves what a poll found: new events, the ids seen and the advanced cursor, in one transaction."""
 
-import hashlib
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import msgspec
 
@@ -22,6 +22,9 @@ _LABEL_NAMES = frozenset(
     }
 )
 _LOOKUP_SIZE = 500
+PIECE_BYTES = 65_536
+# Seconds from one key of a setting to the next: at least, and where seconds are unused.
+KEY_STRIDE, _KEY_STRIDE_MAX = 3, 10
 # An id that is still listed is written again only once this part of the retention time has passed.
 _REFRESH_PART = 8
 
@@ -39,7 +42,7 @@ class SavingLimits:
 
 def digest(text: str) -> bytes:
     """Return the 16 bytes under which an event id is remembered."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
+    return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def save(connection: sqlite3.Connection, collection: Collection, limits: SavingLimits) -> Saved:
@@ -56,10 +59,13 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
         for event in filter_.new_ones(chunk):
             writer.add(event)
     writer.finish(last_key)
-    _advance(connection, number, collection, writer.last_event)
+    saved = Saved(new=writer.count, known=filter_.known, repeated=filter_.repeated)
+    _advance(connection, number, collection, saved)
+    if writer.last_event is not None:
+        connection.execute("UPDATE settings SET last_event = ? WHERE number = ?", (writer.last_event, number))
     if filter_.unusable != unusable:
         connection.execute("UPDATE settings SET unusable = ? WHERE number = ?", (filter_.unusable, number))
-    return Saved(new=writer.count, known=filter_.known, repeated=filter_.repeated)
+    return saved
 
 
 def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:
@@ -68,13 +74,19 @@ def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:
         yield chunk
 
 
-def _advance(connection: sqlite3.Connection, number: int, collection: Collection, last_event: bytes | None) -> None:
-    if collection.moves_cursor:
-        connection.execute(
-            "UPDATE settings SET last_fetched_time = ? WHERE number = ?", (collection.labels.fetched_time, number)
-        )
-    if last_event is not None:
-        connection.execute("UPDATE settings SET last_event = ? WHERE number = ?", (last_event, number))
+def _advance(connection: sqlite3.Connection, number: int, collection: Collection, saved: Saved) -> None:
+    connection.execute(
+        "UPDATE settings SET last_fetched_time = coalesce(?, last_fetched_time), seen = seen + ?, new = new + ?,"
+        " known = known + ?, repeated = repeated + ? WHERE number = ?",
+        (
+            collection.labels.fetched_time if collection.moves_cursor else None,
+            saved.new + saved.known + saved.repeated,
+            saved.new,
+            saved.known,
+            saved.repeated,
+            number,
+        ),
+    )
 
 
 class _Filter:
@@ -135,7 +147,7 @@ class _Filter:
     def _is_usable_or_changed(self, event: Event) -> bool:
         if event.unavailable is None:
             return True
-        content = hashlib.blake2b(event.raw, digest_size=DIGEST_BYTES, key=event.unavailable.encode()[:64]).digest()
+        content = blake2b(event.raw, digest_size=DIGEST_BYTES, key=event.unavailable.encode()[:64]).digest()
         self._unusable_now.add(content)
         if content in self._unusable_before:
             self.repeated += 1
@@ -144,7 +156,7 @@ class _Filter:
 
 
 class _GroupWriter:
-    """Labels events, joins them into groups within the limits, and writes each group when it is full."""
+    """Labels events, joins them into groups within the limits, and writes them piece by piece."""
 
     def __init__(
         self, connection: sqlite3.Connection, setting: int, collection: Collection, limits: SavingLimits
@@ -156,10 +168,10 @@ class _GroupWriter:
         self._fetched_time = collection.labels.fetched_time
         self._labels = _label_bytes(collection.labels)
         self._limits = limits
-        self._events: list[bytes] = []
-        self._bytes = 0
         self._groups: list[int] = []
-        self._poll = 0
+        self._group_events = self._group_bytes = 0
+        self._piece: list[bytes] = []
+        self._piece_bytes = 0
         self._greatest = _Greatest()
 
     @property
@@ -170,50 +182,62 @@ class _GroupWriter:
     def add(self, event: Event) -> None:
         """Append an event, starting a new group where the present one is full."""
         labelled = _labelled(event, self._labels)
-        if self._events and (
-            len(self._events) == self._limits.group_events or self._bytes + len(labelled) + 1 > self._limits.group_bytes
-        ):
-            self._flush()
-        self._events.append(labelled)
-        self._bytes += len(labelled) + 1
+        if not self._groups or self._is_full(len(labelled)):
+            self._start_group()
+        self._piece.append(labelled)
+        self._piece_bytes += len(labelled) + 1
+        self._group_bytes += len(labelled) + 1
+        self._group_events += 1
         self.count += 1
+        if self._piece_bytes >= PIECE_BYTES:
+            self._write_piece()
         if event.unavailable is None:
             self._greatest.offer(event.id, labelled)
 
     def finish(self, last_key: int) -> None:
-        """Write the last group and give all of them their keys, the first being greater than `last_key`."""
-        if self._events:
-            self._flush()
+        """Complete the last group and give all of them their keys, the first being greater than `last_key`."""
         if not self._groups:
             return
-        first = max(last_key + 1, self._fetched_time - len(self._groups) + 1)
-        keys = enumerate(self._groups, first)
-        self._connection.executemany("UPDATE groups SET key = ? WHERE number = ?", keys)
-        greatest = first + len(self._groups) - 1
+        self._end_group()
+        # Spread over the unused seconds, and never without one between two keys: what cutting a group needs.
+        unused = (self._fetched_time - last_key) // len(self._groups)
+        stride = min(max(KEY_STRIDE, unused), _KEY_STRIDE_MAX)
+        greatest = max(self._fetched_time, last_key + len(self._groups) * KEY_STRIDE)
+        keys = range(greatest - (len(self._groups) - 1) * stride, greatest + 1, stride)
+        self._connection.executemany("UPDATE groups SET key = ? WHERE number = ?", zip(keys, self._groups, strict=True))
         self._connection.execute("UPDATE settings SET last_key = ? WHERE number = ?", (greatest, self._setting))
 
-    def _flush(self) -> None:
-        body = b",".join(self._events)
-        if not self._poll:
-            self._poll = self._connection.execute(
-                "SELECT coalesce(max(poll), 0) + 1 FROM groups WHERE parked_reason IS NULL"
-            ).fetchone()[0]
+    def _is_full(self, more_bytes: int) -> bool:
+        limits = self._limits
+        return self._group_events == limits.group_events or self._group_bytes + more_bytes > limits.group_bytes
+
+    def _start_group(self) -> None:
+        if self._groups:
+            self._end_group()
         number = self._connection.execute(
             "INSERT INTO groups (setting, poll, first_event, agent_name, event_count, byte_count)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                self._setting,
-                self._poll,
-                self.count - len(self._events),
-                self._agent_name,
-                len(self._events),
-                len(body),
-            ),
+            " VALUES (?, coalesce((SELECT poll FROM groups WHERE number = ?),"
+            " (SELECT coalesce(max(poll), 0) + 1 FROM groups WHERE parked_reason IS NULL)), ?, ?, 0, 0)",
+            (self._setting, self._groups[0] if self._groups else None, self.count, self._agent_name),
         ).lastrowid
-        self._connection.execute("INSERT INTO bodies (number, events) VALUES (?, ?)", (number, body))
         self._groups.append(number or 0)
-        self._events.clear()
-        self._bytes = 0
+        self._group_events = self._group_bytes = 0
+
+    def _end_group(self) -> None:
+        if self._piece:
+            self._write_piece()
+        self._connection.execute(
+            "UPDATE groups SET event_count = ?, byte_count = ? WHERE number = ?",
+            (self._group_events, self._group_bytes, self._groups[-1]),
+        )
+
+    def _write_piece(self) -> None:
+        self._connection.execute(
+            "INSERT INTO pieces (group_number, event_count, events) VALUES (?, ?, ?)",
+            (self._groups[-1], len(self._piece), b",".join(self._piece)),
+        )
+        self._piece.clear()
+        self._piece_bytes = 0
 
 
 class _Greatest:

@@ -97,10 +97,10 @@ class Store:
         """Keep bytes under a name, in place of those from before."""
         await self._database.run(lambda connection: registry.keep_fact(connection, name, value))
 
-    async def purge(self) -> int:
+    async def purge(self, now: int) -> int:
         """Forget what no response has held for long; return how many ids. Repeat until it returns 0."""
         retention = self._limits.id_retention_seconds
-        return await self._database.run(lambda connection: registry.purge(connection, retention))
+        return await self._database.run(lambda connection: registry.purge(connection, retention, now))
 
     async def waiting_events(self) -> int:
         """Return how many events wait for delivery."""

@@ -11,11 +11,18 @@ CREATE TABLE settings (
     saved_as TEXT,
     last_event BLOB,
     -- Digests of the unusable events of the last poll, joined.
-    unusable BLOB NOT NULL DEFAULT x''
+    unusable BLOB NOT NULL DEFAULT x'',
+    -- The ledger: seen = new + known + repeated, and new = waiting + parked + delivered + already_saved + dropped.
+    seen INTEGER NOT NULL DEFAULT 0,
+    new INTEGER NOT NULL DEFAULT 0,
+    known INTEGER NOT NULL DEFAULT 0,
+    repeated INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0,
+    already_saved INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0
 );
 
--- Events on their way, in the order (poll, first_event). Their bytes are in a table of their own, so that marking a
--- group never rewrites them.
+-- Events on their way, in the order (poll, first_event).
 CREATE TABLE groups (
     number INTEGER PRIMARY KEY,
     setting INTEGER NOT NULL REFERENCES settings (number),
@@ -39,10 +46,15 @@ CREATE INDEX groups_waiting ON groups (poll, first_event) WHERE parked_reason IS
 CREATE INDEX groups_of_setting ON groups (setting, poll, first_event) WHERE parked_reason IS NULL;
 CREATE INDEX groups_in_request ON groups (in_request) WHERE in_request = 1;
 
-CREATE TABLE bodies (
-    number INTEGER PRIMARY KEY,
+-- The events of the groups as the JSON they are sent as, joined by commas, in pieces that are small enough to pass
+-- through memory one by one. The pieces of a group follow each other by id.
+CREATE TABLE pieces (
+    id INTEGER PRIMARY KEY,
+    group_number INTEGER NOT NULL,
+    event_count INTEGER NOT NULL,
     events BLOB NOT NULL
 );
+CREATE INDEX pieces_of_group ON pieces (group_number);
 
 -- Digests of event ids that were seen, with the last time a response held them.
 CREATE TABLE ids (

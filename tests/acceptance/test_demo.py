@@ -1,0 +1,49 @@
+"""The demo: no configuration, readable, and it counts what was lost or repeated."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import SCRIPT, AgentProcess
+
+_LAST_LINE = re.compile(r"delivered [1-9]\d* events from 3 sources, lost 0, repeated 0")
+_ARRIVAL = re.compile(r"^  \d\d:\d\d:\d\d (\S+)", re.MULTILINE)
+_SOURCES = {"zabbix-problems", "alertmanager", "flaky-api"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the demo keeps what it needs while it runs."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def demo(tmp_path: Path, folder: Path, request: pytest.FixtureRequest) -> Iterator[AgentProcess]:
+    """The demo, started with the parameter's arguments and without any configuration."""
+    environment = {"PATH": os.defpath, "TMPDIR": str(folder)}
+    process = AgentProcess((*SCRIPT, "demo", *request.param), environment, tmp_path, 1)
+    yield process
+    process.end()
+
+
+@pytest.mark.parametrize("demo", [("--seconds", "6")], ids=["6 seconds"], indirect=True)
+def test_the_demo_delivers_and_ends_by_itself(demo: AgentProcess, folder: Path) -> None:
+    assert (demo.wait(), demo.stderr) == (0, "")
+    assert _LAST_LINE.fullmatch(demo.stdout.splitlines()[-1])
+    assert set(_ARRIVAL.findall(demo.stdout)) == _SOURCES
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("demo", [()], ids=["without end"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_the_demo_ends_well_when_it_is_told_to(demo: AgentProcess, number: signal.Signals) -> None:
+    demo.wait_until(lambda: set(_ARRIVAL.findall(demo.stdout)) == _SOURCES, "something from each source")
+    demo.send(number)
+    assert (demo.wait(seconds=20), demo.stderr) == (0, "")
+    assert _LAST_LINE.fullmatch(demo.stdout.splitlines()[-1])

@@ -1,0 +1,333 @@
+"""What acceptance and integration tests stand on: the agent as a process, sources that can be steered, bounded waiting.
+
+Nothing here asserts; what cannot happen raises AssertionError with the agent's last words.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
+from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
+
+MODULE = (sys.executable, "-m", "ita_ag_oase")
+SCRIPT = (str(Path(sys.executable).with_name("ita-ag-oase")),)
+
+# Longer than anything takes on a loaded machine, shorter than the time limit of a test.
+PATIENCE_SECONDS = 40.0
+_LOOK_AGAIN_SECONDS = 0.02
+_LAST_WORDS = 12
+
+
+def wait_until(
+    condition: Callable[[], object],
+    what: str,
+    *,
+    seconds: float = PATIENCE_SECONDS,
+    check: Callable[[], object] = lambda: None,
+    last_words: Callable[[], str] = lambda: "",
+) -> None:
+    """Return once the condition holds; `check` is called before each look and may raise.
+
+    Raises AssertionError where it does not hold in time, with the last words.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check()
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}\n{last_words()}")
+        time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+class AgentProcess:
+    """A started command with what it says; it must go on until it is told to end."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, number: int) -> None:
+        self._out = folder / f"stdout-{number}.log"
+        self._err = folder / f"stderr-{number}.log"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                list(command), env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+
+    @property
+    def stdout(self) -> str:
+        """What it said so far."""
+        return self._out.read_text(encoding="utf-8")
+
+    @property
+    def stderr(self) -> str:
+        """What it complained of so far."""
+        return self._err.read_text(encoding="utf-8")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def lines(self, event: str | None = None, **facts: object) -> list[dict[str, Any]]:
+        """Return the whole log lines so far: all, or those of an event that hold these facts."""
+        found = [json.loads(line) for line in self.stdout.splitlines(keepends=True) if line.endswith("\n")]
+        return [
+            line
+            for line in found
+            if event in (None, line["event"]) and all(line.get(name) == value for name, value in facts.items())
+        ]
+
+    def wait_until(self, condition: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+        """Return once the condition holds. Raises AssertionError where it does not in time, or the agent ends."""
+        wait_until(condition, what, seconds=seconds, check=self._must_run, last_words=self._last_words)
+
+    def wait_for_line(self, event: str, *, count: int = 1, **facts: object) -> None:
+        """Return once it has logged so many lines of an event that hold these facts."""
+        self.wait_until(lambda: len(self.lines(event, **facts)) >= count, f"{count} x {event} {facts}")
+
+    def wait_for_quiet_poll(self, *setting_names: str) -> None:
+        """Return once a poll of each setting that brought nothing new has ended, later than every line so far."""
+        before = {name: self._quiet_polls(name) for name in setting_names}
+        self.wait_until(
+            lambda: all(self._quiet_polls(name) > count for name, count in before.items()),
+            f"a poll of {setting_names} that brings nothing new",
+        )
+
+    def wait_until_delivered(self) -> None:
+        """Return once nothing waits for delivery and no post is under way."""
+        about_delivery = ("batch_sending", "nothing_to_deliver")
+        self.wait_until(
+            lambda: (
+                [line["event"] for line in self.lines() if line["event"] in about_delivery][-1] == about_delivery[1]
+            ),
+            "the end of delivery",
+        )
+
+    def _quiet_polls(self, setting_name: str) -> int:
+        return len(self.lines("collection_finished", setting=setting_name, new=0))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the running agent."""
+        self._must_run()
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.send(signal.SIGKILL)
+        self._process.wait(PATIENCE_SECONDS)
+
+    def terminate(self, *, seconds: float = 10.0) -> int:
+        """Return the exit code after SIGTERM. Raises AssertionError where it does not end in time."""
+        self.send(signal.SIGTERM)
+        return self.wait(seconds=seconds)
+
+    def wait(self, *, seconds: float = PATIENCE_SECONDS) -> int:
+        """Return the exit code. Raises AssertionError where it does not end in time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired as err:
+            raise AssertionError(f"it goes on after {seconds:g} s\n{self._last_words()}") from err
+
+    def goes_on_for(self, seconds: float) -> bool:
+        """Return whether it still runs after a moment; True is returned after that moment only."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def peak_mebibytes(self) -> float:
+        """Return the most memory that it ever had resident."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        (kibibytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(kibibytes) / 1024
+
+    def end(self) -> None:
+        """See that it does not outlive the test."""
+        self._process.kill()
+        self._process.wait()
+
+    def _must_run(self) -> None:
+        if not self.is_running:
+            raise AssertionError(f"it ended by itself with {self._process.returncode}\n{self._last_words()}")
+
+    def _last_words(self) -> str:
+        return "\n".join([*self.stdout.splitlines()[-_LAST_WORDS:], self.stderr])
+
+
+class Deployment:
+    """Where an agent is installed: its environment and its storage. What starts in it shares both."""
+
+    def __init__(self, folder: Path, exastro: DemoExastro, names: Sequence[str], **environment: str) -> None:
+        self._folder = folder
+        self.processes: list[AgentProcess] = []
+        self.environment = {
+            **exastro.environment(names),
+            "PATH": os.defpath,
+            "STORAGEPATH": str(folder / "storage"),
+            "AGENT_NAME": f"test-{uuid.uuid4().hex[:12]}",
+            "EXECUTE_INTERVAL": "3",
+            "LOG_LEVEL": "DEBUG",
+            **environment,
+        }
+        folder.mkdir()
+
+    @property
+    def settings_file(self) -> Path:
+        """The file that users delete to have the settings fetched at once."""
+        return self._tmp_folder / "event_collection_settings.json"
+
+    @property
+    def stored_bytes(self) -> int:
+        """How large the store's files are now."""
+        files = self._folder.glob("storage/*/*/sqlite/*")
+        return sum(file.stat().st_size for file in files)
+
+    def start(self, command: Sequence[str] = MODULE, **environment: str) -> AgentProcess:
+        """Start the agent; `environment` holds for this run alone."""
+        process = AgentProcess(command, {**self.environment, **environment}, self._folder, len(self.processes) + 1)
+        self.processes.append(process)
+        return process
+
+    def remove(self) -> None:
+        """End what still runs and remove what lies outside of the test's own folder."""
+        for process in self.processes:
+            process.end()
+        shutil.rmtree(self._tmp_folder, ignore_errors=True)
+
+    @property
+    def _tmp_folder(self) -> Path:
+        return Path("/tmp") / ORGANIZATION / WORKSPACE / f"ag_oase_{self.environment['AGENT_NAME']}"
+
+
+class Deploy(Protocol):
+    """Makes a deployment for an Exastro and the names of settings; further variables by name."""
+
+    def __call__(self, exastro: DemoExastro, *names: str, **environment: str) -> Deployment: ...
+
+
+class ScriptedSource:
+    """A source that answers as it is told while it is entered, and notes when it was asked."""
+
+    def __init__(self, name: str, answer: Callable[[Request], Reply], **columns: Any) -> None:
+        self.name = name
+        self.columns = columns
+        self.polls: list[float] = []
+        self.requests: list[Request] = []
+        self._answer = answer
+        self._server = LoopbackServer(self._handle)
+
+    @property
+    def url(self) -> str:
+        """Where it can be asked, without a path."""
+        return self._server.url
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The event collection setting that fits."""
+        return setting_row(self.name, f"{self.url}/events", **self.columns)
+
+    def __enter__(self) -> Self:
+        self._server.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()
+
+    def _handle(self, request: Request) -> Reply:
+        self.polls.append(time.monotonic())
+        self.requests.append(request)
+        return self._answer(request)
+
+
+class ListSource(ScriptedSource):
+    """Lists everything it ever had at each poll, the oldest first; its events are numbered from 1."""
+
+    def __init__(self, name: str, count: int = 0, *, text_bytes: int = 20, **columns: Any) -> None:
+        super().__init__(name, self._list, **{"RESPONSE_KEY": "items", "EVENT_ID_KEY": "id", **columns})
+        self._text = "x" * text_bytes
+        self._events: list[str] = []
+        self.add(count)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of its events as Exastro shall know them, in order."""
+        return [str(number) for number in range(1, len(self._events) + 1)]
+
+    def add(self, count: int) -> None:
+        """Have so many more events."""
+        first = len(self._events) + 1
+        self._events += [json.dumps({"id": number, "text": self._text}) for number in range(first, first + count)]
+
+    def _list(self, _: Request) -> Reply:
+        return Reply(body=f'{{"items": [{", ".join(self._events)}]}}'.encode())
+
+
+class Gate:
+    """Holds whoever comes to it until it is opened."""
+
+    def __init__(self) -> None:
+        self._is_reached = threading.Event()
+        self._is_open = threading.Event()
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether someone came to it."""
+        return self._is_reached.is_set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it lets pass."""
+        return self._is_open.is_set()
+
+    def hold(self) -> None:
+        """Wait at the gate."""
+        self._is_reached.set()
+        self._is_open.wait(PATIENCE_SECONDS)
+
+    def open(self) -> None:
+        """Let pass who waits and who comes."""
+        self._is_open.set()
+
+
+def deploying(folder: Path) -> Iterator[Deploy]:
+    """Yield what deploys agents in a folder; at the end they end, and what every agent must keep to is judged.
+
+    Raises AssertionError for one that wrote to stderr, said what is no JSON, or met an unexpected error.
+    """
+    made: list[Deployment] = []
+
+    def deploy(exastro: DemoExastro, *names: str, **environment: str) -> Deployment:
+        made.append(Deployment(folder / f"agent-{len(made)}", exastro, names, **environment))
+        return made[-1]
+
+    try:
+        yield deploy
+    finally:
+        for deployment in made:
+            deployment.remove()
+    for process in (process for deployment in made for process in deployment.processes):
+        if process.stderr or process.lines(reason="unexpected"):
+            raise AssertionError(f"{process.stderr}\n{process.lines(reason='unexpected')}")
+
+
+def arrived(exastro: DemoExastro, setting_name: str) -> list[str]:
+    """Return the ids of a setting's events as Exastro saved them, in that order, repeated ones as often as saved."""
+    return [event.identity[1] for event in exastro.events_of(setting_name)]
+
+
+def wait_for_all(agent: AgentProcess, exastro: DemoExastro, *sources: ListSource) -> None:
+    """Return once Exastro has every event of the sources at least once."""
+    wanted = {(source.name, event_id) for source in sources for event_id in source.ids}
+    agent.wait_until(lambda: wanted <= exastro.counts.keys(), "everything at Exastro")
+
+
+def wait_for_polls(agent: AgentProcess, source: ScriptedSource, count: int) -> None:
+    """Return once a source was asked so many times."""
+    agent.wait_until(lambda: len(source.polls) >= count, f"poll {count} of {source.name}")

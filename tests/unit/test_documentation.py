@@ -1,0 +1,223 @@
+"""The documents against the code: variables, links, commands, files and floors that they name."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from ita_ag_oase import __version__, cli
+from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Settings, load
+
+ROOT = Path(__file__).parents[2]
+FIELDS = sorted(Settings.model_fields)
+
+Row = dict[str, str]
+
+
+def _files() -> Iterator[Path]:
+    """Return the project's own files: nothing hidden, nothing built."""
+    for top in sorted(ROOT.iterdir()):
+        if top.name.startswith(".") or top.name in ("build", "dist"):
+            continue
+        found = top.rglob("*") if top.is_dir() else [top]
+        yield from (path for path in found if path.is_file() and not _is_cache(path.relative_to(ROOT)))
+
+
+def _is_cache(path: Path) -> bool:
+    return any(part.startswith((".", "__pycache__")) for part in path.parts[:-1])
+
+
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in _files())
+DOCUMENTS = [name for name in FILES if name.endswith(".md")]
+
+
+def _text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _tables(text: str) -> Iterator[list[Row]]:
+    """Return each table as its rows, by the names of the columns."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        head, _, *rows = block.splitlines()
+        yield [dict(zip(_cells(head), _cells(row), strict=True)) for row in rows]
+
+
+def _fences(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _code(text: str) -> list[str]:
+    """Return what stands in fences and between backticks."""
+    without_fences = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [*_fences(text, r"\w*"), *re.findall(r"`([^`\n]+)`", without_fences)]
+
+
+def _bare(cell: str) -> str:
+    return cell.strip("`")
+
+
+def _rows(*, has_default: bool) -> dict[str, Row]:
+    """Return the rows of the tables of variables, by variable."""
+    tables = [rows for rows in _tables(_text("docs/configuration.md")) if "Variable" in rows[0]]
+    return {_bare(row["Variable"]): row for rows in tables for row in rows if ("Default" in row) == has_default}
+
+
+SETTINGS_ROWS = _rows(has_default=True)
+OTHER_ROWS = _rows(has_default=False)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default is None:
+        return "none"
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+
+
+def test_the_variables_of_the_tables_are_those_of_the_settings() -> None:
+    assert sorted(SETTINGS_ROWS) == sorted(name.upper() for name in FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_documented_default_and_range_are_those_of_the_code(name: str) -> None:
+    row = SETTINGS_ROWS[name.upper()]
+    limits = RANGES.get(name)
+    documented = (_bare(row["Default"]), row["Range"])
+    assert documented == (_default(Settings.model_fields[name]), f"{limits[0]} to {limits[1]}" if limits else "")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_has_a_rule(name: str) -> None:
+    assert SETTINGS_ROWS[name.upper()]["Rule"] != ""
+
+
+@pytest.mark.parametrize("variable", [*ACCEPTED_WITHOUT_EFFECT, "ENVFILEPATH"])
+def test_a_variable_that_is_no_setting_is_documented(variable: str) -> None:
+    assert OTHER_ROWS[variable]["Rule"] != ""
+
+
+def test_no_variable_is_documented_as_ignored_and_as_a_setting() -> None:
+    assert OTHER_ROWS.keys() & SETTINGS_ROWS.keys() == set()
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _links() -> list[tuple[str, str]]:
+    found = []
+    for document in DOCUMENTS:
+        prose = re.sub(r"^```.*?^```", "", _text(document), flags=re.MULTILINE | re.DOTALL)
+        targets = re.findall(r"\]\(<?([^)\s>]+)", prose) + re.findall(r"^\[[^\]]+\]:\s*(\S+)", prose, re.MULTILINE)
+        found += [(document, target) for target in targets if not re.match(r"[a-z]+:", target)]
+    return found
+
+
+LINKS = _links()
+
+
+@pytest.mark.parametrize(("document", "target"), LINKS, ids=[f"{document}->{target}" for document, target in LINKS])
+def test_a_link_leads_somewhere(document: str, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    file = (ROOT / document).parent / path if path else ROOT / document
+    assert file.exists()
+    if anchor:
+        assert anchor in _anchors(file.read_text(encoding="utf-8"))
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = {((ROOT / document).parent / target.partition("#")[0]).resolve() for document, target in LINKS}
+    pages = {(ROOT / name).resolve() for name in DOCUMENTS if name.startswith("docs/")}
+    assert pages - linked == set()
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", _text("Makefile"), re.MULTILINE))
+
+
+def _make_commands(document: str) -> set[str]:
+    words = r"\bmake((?: +[A-Z]+=\S+)*) +([a-z][a-z-]*)"
+    return {target for code in _code(_text(document)) for _, target in re.findall(words, code)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_commands_of_a_document_are_targets(document: str) -> None:
+    assert _make_commands(document) - _targets() == set()
+
+
+def test_readme_names_the_two_commands() -> None:
+    assert {"demo", "test"} <= _make_commands("README.md")
+
+
+def test_contributing_names_every_target() -> None:
+    assert _targets() - _make_commands("CONTRIBUTING.md") == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_named_in_a_document_exist(document: str) -> None:
+    named = {code for code in _code(_text(document)) if re.fullmatch(r"[\w./-]+\.(py|sql|toml|txt|jsonl)", code)}
+    assert {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in FILES)} == set()
+
+
+def test_floors_of_the_architecture_are_those_of_the_import_rule() -> None:
+    contracts = tomllib.loads(_text("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floors = next(rows for rows in _tables(_text("ARCHITECTURE.md")) if "Floor" in rows[0])
+    assert [set(re.findall(r"`(\w+)`", row["Modules"])) for row in floors] == [
+        set(layer.replace("|", " ").split()) for layer in layers
+    ]
+    assert [int(row["Floor"]) for row in floors] == list(range(len(layers)))[::-1]
+
+
+def _smallest_configuration() -> str:
+    (example,) = _fences(_text("README.md"), "dotenv")
+    return example
+
+
+def test_smallest_configuration_of_the_readme_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in FIELDS:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "example.env").write_text(_smallest_configuration(), encoding="utf-8")
+    monkeypatch.setenv("ENVFILEPATH", str(tmp_path / "example.env"))
+    assert load().model_fields_set == {
+        "exastro_url",
+        "exastro_organization_id",
+        "exastro_workspace_id",
+        "exastro_refresh_token",
+        "event_collection_settings_names",
+        "storagepath",
+    }
+
+
+def test_smallest_configuration_of_the_readme_names_known_variables_only() -> None:
+    named = re.findall(r"^(\w+)=", _smallest_configuration(), re.MULTILINE)
+    assert set(named) - SETTINGS_ROWS.keys() == set()
+
+
+@pytest.mark.parametrize("start", ["agent/bin/ita-ag-oase", "agent/bin/python -m ita_ag_oase"])
+def test_readme_starts_the_agent(start: str) -> None:
+    assert start in [line for block in _fences(_text("README.md"), "sh") for line in block.splitlines()]
+
+
+def _own_commands() -> list[str]:
+    codes = [code for document in DOCUMENTS for code in _code(_text(document))]
+    return sorted({code for code in codes if code.startswith("ita-ag-oase ")})
+
+
+@pytest.mark.parametrize("command", _own_commands())
+def test_a_command_of_the_documents_is_understood(command: str) -> None:
+    assert cli._parser().parse_args(command.split()[1:]).command == command.split()[1]
+
+
+def test_changelog_begins_with_the_version_of_the_package() -> None:
+    versions = re.findall(r"^## (\S+)", _text("CHANGELOG.md"), re.MULTILINE)
+    assert versions[0] == __version__

@@ -1,0 +1,650 @@
+"""The daemon as a whole in one process: built, run, told to stop, taken down; and its endless retries."""
+
+import asyncio
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from pytest_httpx import HTTPXMock
+from structlog.testing import capture_logs
+
+from ita_ag_oase import __version__
+from ita_ag_oase.agent import lifecycle
+from ita_ag_oase.agent.lifecycle import Agent
+from ita_ag_oase.agent.schedule import Troubles, delivery_code
+from ita_ag_oase.errors import ConfigError, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.exastro.secrets import SecretColumns
+from ita_ag_oase.observability.logs import MASK, Redactor
+from ita_ag_oase.settings import Settings
+from ita_ag_oase.store.database import StoreLock
+
+UNAVAILABLE = ExastroUnavailable("Exastro answered 503", reason=Reason.HTTP_STATUS)
+
+
+class Failing:
+    """A step that fails as it is told before it returns, and notes when it was tried."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.tried: list[float] = []
+        self._errors = list(errors)
+
+    async def __call__(self) -> str:
+        self.tried.append(asyncio.get_running_loop().time())
+        if self._errors:
+            raise self._errors.pop(0)
+        return "done"
+
+    @property
+    def waits(self) -> list[float]:
+        return [later - earlier for earlier, later in zip(self.tried, self.tried[1:], strict=False)]
+
+
+async def _until_it_works(step: Callable[[], Awaitable[str]]) -> str:
+    troubles = Troubles(failed="delivery_failed", recovered="delivery_recovered")
+    return await lifecycle._until_it_works(step, troubles, delivery_code)
+
+
+def _asking_for(seconds: float) -> ExastroUnavailable:
+    return ExastroUnavailable("later", reason=Reason.MAINTENANCE, retry_after_seconds=seconds)
+
+
+@pytest.mark.looptime
+async def test_retries_wait_longer_each_time_up_to_a_minute_with_jitter() -> None:
+    step = Failing(*[UNAVAILABLE] * 20)
+    assert await _until_it_works(step) == "done"
+    bases = [0.5, 1, 2, 4, 8, 16, 32, *[60] * 13]
+    within = [base <= wait <= base + 0.5 for base, wait in zip(bases, step.waits, strict=True)]
+    assert within == [True] * 20
+    assert len({wait - base for base, wait in zip(bases, step.waits, strict=True)}) > 10
+
+
+@pytest.mark.looptime
+async def test_retries_go_on_for_hours() -> None:
+    # Beyond 1024 doublings no number can hold the wait.
+    step = Failing(*[UNAVAILABLE] * 1_100)
+    assert await _until_it_works(step) == "done"
+    assert 60 <= step.waits[-1] <= 60.5
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("asked", "shortest", "longest"),
+    [(0.0, 0.5, 1.0), (0.1, 0.5, 1.0), (90.0, 90.0, 90.0), (3_600.0, 3_600.0, 3_600.0)],
+    ids=["not at all", "shorter", "longer", "an hour"],
+)
+async def test_retries_wait_at_least_as_long_as_the_other_side_asks(
+    asked: float, shortest: float, longest: float
+) -> None:
+    step = Failing(_asking_for(asked))
+    await _until_it_works(step)
+    (wait,) = step.waits
+    assert shortest - 1e-6 <= wait <= longest + 1e-6
+
+
+@pytest.mark.looptime
+async def test_retries_tell_the_first_failure_and_the_recovery() -> None:
+    step = Failing(UNAVAILABLE, UNAVAILABLE, StoreUnavailable("locked", reason=Reason.STORE_LOCKED))
+    with capture_logs() as logs:
+        await _until_it_works(step)
+    failed = {"event": "delivery_failed", "detail": "Exastro answered 503", "reason": "http_status"}
+    assert logs == [
+        {**failed, "log_level": "warning", "code": "AGT-10020", "failures": 1},
+        {**failed, "log_level": "debug", "code": "AGT-10020", "failures": 2},
+        {
+            "log_level": "warning",
+            "event": "delivery_failed",
+            "code": "AGT-10027",
+            "reason": "store_locked",
+            "detail": "locked",
+            "failures": 3,
+        },
+        {"log_level": "info", "event": "delivery_recovered", "failures": 3},
+    ]
+
+
+@pytest.mark.looptime
+async def test_step_may_be_any_callable_that_returns_an_awaitable() -> None:
+    failing = Failing(UNAVAILABLE)
+
+    def step() -> Awaitable[str]:
+        return failing()
+
+    assert await _until_it_works(step) == "done"
+    assert len(failing.tried) == 2
+
+
+@pytest.mark.looptime
+async def test_unexpected_failure_is_retried_too() -> None:
+    broken = ZeroDivisionError("oh")
+    step = Failing(broken)
+    with capture_logs() as logs:
+        assert await _until_it_works(step) == "done"
+    assert [line.get("exc_info") for line in logs] == [broken, None]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("errors", [(), (UNAVAILABLE,) * 50], ids=["in the step", "in the wait"])
+async def test_cancellation_ends_retries_at_once(errors: tuple[Exception, ...]) -> None:
+    failing = Failing(*errors)
+
+    async def step() -> str:
+        await failing()
+        await asyncio.sleep(1_000)
+        return "done"
+
+    task = asyncio.create_task(_until_it_works(step))
+    await asyncio.sleep(100)
+    tries = len(failing.tried)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(1_000)
+    assert (task.cancelled(), len(failing.tried)) == (True, tries)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("set_at", "seconds"), [(2.0, 2.0), (9.0, 5.0)], ids=["event", "time"])
+async def test_wait_ends_with_the_event_or_with_the_time(set_at: float, seconds: float) -> None:
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_later(set_at, event.set)
+    start = asyncio.get_running_loop().time()
+    await lifecycle._wait(event, 5.0)
+    assert asyncio.get_running_loop().time() - start == pytest.approx(seconds)
+
+
+async def test_cancellation_that_comes_together_with_the_event_is_not_forgotten() -> None:
+    for steps_between in range(4):
+        event = asyncio.Event()
+        task = asyncio.create_task(lifecycle._wait(event, 60.0))
+        await asyncio.sleep(0)
+        event.set()
+        for _ in range(steps_between):
+            await asyncio.sleep(0)
+        has_ended = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() is not has_ended
+
+
+class Exastro:
+    """Exastro and its sources as the agent's HTTP clients see them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.listed: list[dict[str, Any]] = []
+        self.rotated: str | None = None
+        self.before_token: Callable[[], Awaitable[object]] | None = None
+        self.before_fetch: Callable[[], Awaitable[object]] | None = None
+        self.before_post: Callable[[], Awaitable[object]] | None = None
+        self.token_requests: list[dict[str, list[str]]] = []
+        self.authorizations: set[str | None] = set()
+        self.fetch_times: list[float] = []
+        self.poll_times: list[float] = []
+        self.post_times: list[float] = []
+        self.offered: list[bytes] = []
+        self.posts: list[Any] = []
+        self.is_renewing = asyncio.Event()
+        self.is_posting = asyncio.Event()
+        self.has_posted = asyncio.Event()
+        self.has_fetched = asyncio.Event()
+        self._secrets = SecretColumns(settings.exastro_organization_id, settings.exastro_workspace_id)
+
+    @property
+    def event_ids(self) -> list[str]:
+        """The ids of all events that were posted and answered."""
+        groups = [group for post in self.posts for group in post["events"]]
+        return [event["_exastro_oase_event_id"] for group in groups for event in group["event"]]
+
+    async def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == "source":
+            self.poll_times.append(_time())
+            return _as_json(self.listed)
+        if request.url.path.endswith("/token"):
+            return await self._token(request)
+        self.authorizations.add(request.headers.get("Authorization"))
+        if request.url.path.endswith("/settings"):
+            return await self._settings()
+        return await self._post(request)
+
+    async def _token(self, request: httpx.Request) -> httpx.Response:
+        self.token_requests.append(parse_qs(request.content.decode()))
+        self.is_renewing.set()
+        await _maybe(self.before_token)
+        return _as_json({"access_token": "access-token", "expires_in": 300, "refresh_token": self.rotated})
+
+    async def _settings(self) -> httpx.Response:
+        self.fetch_times.append(_time())
+        self.has_fetched.set()
+        await _maybe(self.before_fetch)
+        return _success([{**row, "AUTH_TOKEN": self._secrets.encrypt("s3cr3t")} for row in self.rows])
+
+    async def _post(self, request: httpx.Request) -> httpx.Response:
+        self.offered.append(request.content)
+        self.post_times.append(_time())
+        self.is_posting.set()
+        await _maybe(self.before_post)
+        self.posts.append(json.loads(request.content))
+        self.has_posted.set()
+        return _success([])
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _maybe(step: Callable[[], Awaitable[object]] | None) -> None:
+    if step is not None:
+        await step()
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+def _as_json(value: Any) -> httpx.Response:
+    return httpx.Response(200, stream=httpx.ByteStream(json.dumps(value).encode()))
+
+
+def _success(data: Any) -> httpx.Response:
+    return _as_json({"result": "000-00000", "message": "SUCCESS", "data": data})
+
+
+def _row(name: str) -> dict[str, Any]:
+    return {
+        "EVENT_COLLECTION_SETTINGS_ID": f"id of {name}",
+        "EVENT_COLLECTION_SETTINGS_NAME": name,
+        "CONNECTION_METHOD_ID": "1",
+        "REQUEST_METHOD_ID": "1",
+        "URL": f"http://source/{name}",
+        "RESPONSE_LIST_FLAG": "1",
+        "EVENT_ID_KEY": "id",
+        "TTL": 60,
+    }
+
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Iterator[MakeSettings]:
+    """Makes the settings of an agent that is alone with its organization."""
+    organization = f"test-{uuid.uuid4().hex[:20]}"
+    values: dict[str, Any] = {
+        # Nothing of them comes from the environment of who runs the tests.
+        **{name: field.default for name, field in Settings.model_fields.items()},
+        "exastro_url": "http://exastro",
+        "exastro_organization_id": organization,
+        "exastro_workspace_id": "ws1",
+        "exastro_username": "user",
+        "exastro_password": "passw0rd",
+        "event_collection_settings_names": ("n1",),
+        "agent_name": "agent",
+        "agent_id": "agent-id",
+        "storagepath": tmp_path,
+        "execute_interval": 3,
+        "iteration": 10,
+    }
+
+    def make(**others: Any) -> Settings:
+        return Settings(_env_file=None, **{**values, **others})
+
+    yield make
+    shutil.rmtree(Path("/tmp") / organization, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+def exastro(settings: Settings, httpx_mock: HTTPXMock) -> Exastro:
+    exastro = Exastro(settings)
+    httpx_mock.add_callback(exastro.handle, is_reusable=True, is_optional=True)
+    return exastro
+
+
+@pytest.fixture
+def _instant_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop stand still while the store's thread works, so that looptime lets no time pass meanwhile."""
+
+    def wrap_future(future: Future[Any]) -> asyncio.Future[Any]:
+        wait([future], timeout=60)
+        return asyncio.futures.wrap_future(future)
+
+    monkeypatch.setattr(asyncio, "wrap_future", wrap_future)
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Agent]:
+    """Run the agent, and see that nothing is left of it afterwards."""
+    agent = Agent(settings, Redactor())
+    task = asyncio.create_task(agent.run())
+    try:
+        yield agent
+    finally:
+        agent.stop.set()
+        await task
+    _assert_nothing_is_left(settings)
+
+
+def _assert_nothing_is_left(settings: Settings) -> None:
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert [thread.name for thread in threading.enumerate() if thread.name == "store"] == []
+    lock = StoreLock(settings.store_path)
+    assert lock.try_acquire()
+    lock.release()
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    """Return once the condition holds. Raises AssertionError where it does not for long."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+async def test_events_go_from_source_to_exastro(settings: Settings, exastro: Exastro) -> None:
+    exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}, {"id": "b"}]
+    async with _running(settings):
+        await exastro.has_posted.wait()
+    assert exastro.event_ids == ["1", "b"]
+    ((group,),) = [post["events"] for post in exastro.posts]
+    assert group.pop("fetched_time") >= group.pop("event")[0]["_exastro_fetched_time"]
+    assert group == {"event_collection_settings_id": "id of n1", "agent": {"name": "agent-id", "version": __version__}}
+    assert exastro.authorizations == {"Basic dXNlcjpwYXNzdzByZA=="}
+
+
+async def test_refresh_token_wins_over_user_and_password(make_settings: MakeSettings, exastro: Exastro) -> None:
+    settings = make_settings(exastro_refresh_token="refresh-token")
+    async with _running(settings):
+        await exastro.has_fetched.wait()
+    assert exastro.token_requests == [
+        {
+            "client_id": [f"_{settings.exastro_organization_id}-api"],
+            "grant_type": ["refresh_token"],
+            "refresh_token": ["refresh-token"],
+        }
+    ]
+    assert exastro.authorizations == {"Bearer access-token"}
+
+
+async def test_start_and_end_are_told(settings: Settings, exastro: Exastro) -> None:
+    exastro.rows = [_row("n1")]
+    with capture_logs() as logs:
+        async with _running(settings):
+            await _until(lambda: "settings_applied" in [line["event"] for line in logs])
+    assert [line for line in logs if line["log_level"] != "debug"] == [
+        {
+            "log_level": "info",
+            "event": "agent_started",
+            "version": __version__,
+            "exastro": "http://exastro",
+            "agent": "agent-id",
+            "settings": ("n1",),
+            "interval_seconds": 3,
+            "store": str(settings.store_path),
+            "waiting_events": 0,
+        },
+        {"log_level": "info", "event": "settings_applied", "polled": ["n1"], "started": 1, "stopped": 0},
+        {"log_level": "info", "event": "agent_stopping"},
+        {"log_level": "info", "event": "agent_stopped"},
+    ]
+
+
+async def test_unverified_connections_are_told(make_settings: MakeSettings, exastro: Exastro) -> None:
+    with capture_logs() as logs:
+        async with _running(make_settings(exastro_tls_verify=False, source_tls_verify=False)):
+            await exastro.has_fetched.wait()
+    warning = {"log_level": "warning", "event": "tls_not_verified", "action": "anyone on the way can read along"}
+    assert [line for line in logs if line["log_level"] == "warning"] == [
+        {**warning, "variable": "EXASTRO_TLS_VERIFY"},
+        {**warning, "variable": "SOURCE_TLS_VERIFY"},
+    ]
+
+
+async def test_configured_secrets_are_masked_from_the_start(make_settings: MakeSettings) -> None:
+    redactor = Redactor()
+    agent = Agent(make_settings(exastro_refresh_token="refresh-token"), redactor)
+    agent.stop.set()
+    await agent.run()
+    assert redactor.redact("passw0rd refresh-token") == f"{MASK} {MASK}"
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_settings_are_fetched_anew_after_iteration_intervals(settings: Settings, exastro: Exastro) -> None:
+    async with _running(settings):
+        await asyncio.sleep(100)
+    gaps = [later - earlier for earlier, later in zip(exastro.fetch_times, exastro.fetch_times[1:], strict=False)]
+    assert gaps == pytest.approx([30.0, 30.0, 30.0])
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_settings_are_fetched_at_once_when_asked(settings: Settings, exastro: Exastro) -> None:
+    async with _running(settings) as agent:
+        for count in (1, 2, 3):
+            await asyncio.sleep(4)
+            assert len(exastro.fetch_times) == count
+            agent.refresh.set()
+            await asyncio.sleep(0.1)
+            assert len(exastro.fetch_times) == count + 1
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_settings_are_fetched_within_an_interval_when_their_file_was_deleted(
+    settings: Settings, exastro: Exastro
+) -> None:
+    async with _running(settings):
+        await asyncio.sleep(4)
+        settings.settings_file.unlink()
+        await asyncio.sleep(3)
+        assert len(exastro.fetch_times) == 2
+        await asyncio.sleep(10)
+    assert (len(exastro.fetch_times), settings.settings_file.exists()) == (2, True)
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_asking_while_settings_are_fetched_has_them_fetched_again(settings: Settings, exastro: Exastro) -> None:
+    may_answer = asyncio.Event()
+    exastro.before_fetch = may_answer.wait
+    async with _running(settings) as agent:
+        await exastro.has_fetched.wait()
+        agent.refresh.set()
+        may_answer.set()
+        await asyncio.sleep(5)
+    assert len(exastro.fetch_times) == 2
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_new_events_are_delivered_without_waiting_for_the_next_round(
+    settings: Settings, exastro: Exastro
+) -> None:
+    exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+
+    async def take_a_second() -> None:
+        await asyncio.sleep(1)
+
+    # So that the polls come a second after the rounds of delivery.
+    exastro.before_fetch = take_a_second
+    async with _running(settings):
+        await exastro.has_posted.wait()
+    assert exastro.post_times == pytest.approx(exastro.poll_times)
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_request_in_flight_may_end_after_the_signal(settings: Settings, exastro: Exastro) -> None:
+    async def take_four_seconds() -> None:
+        await asyncio.sleep(4)
+
+    exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+    exastro.before_post = take_four_seconds
+    async with _running(settings) as agent:
+        await exastro.is_posting.wait()
+        agent.stop.set()
+    assert exastro.event_ids == ["1"]
+    async with _running(settings):
+        await asyncio.sleep(10)
+    assert exastro.event_ids == ["1"]
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_request_that_does_not_end_is_abandoned_and_sent_again_unchanged_at_the_next_start(
+    settings: Settings, exastro: Exastro
+) -> None:
+    exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+    exastro.before_post = _never
+    async with _running(settings) as agent:
+        await exastro.is_posting.wait()
+        told_at = _time()
+        agent.stop.set()
+    assert _time() - told_at == pytest.approx(5)
+    exastro.before_post = None
+    async with _running(settings):
+        await exastro.has_posted.wait()
+    assert exastro.offered[0] == exastro.offered[1]
+    assert exastro.event_ids == ["1"]
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_agent_ends_at_once_while_it_waits_for_exastro_to_come_back(settings: Settings, exastro: Exastro) -> None:
+    async def break_down() -> None:
+        raise httpx.ReadError("reset")
+
+    exastro.before_fetch = break_down
+    async with _running(settings) as agent:
+        # Within the wait of 32 seconds.
+        await asyncio.sleep(40)
+        told_at = _time()
+        agent.stop.set()
+    assert (_time(), len(exastro.fetch_times)) == (told_at, 7)
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("_instant_store")
+async def test_renewal_of_a_token_may_end_after_the_signal(make_settings: MakeSettings, exastro: Exastro) -> None:
+    async def take_a_second() -> None:
+        await asyncio.sleep(1)
+
+    settings = make_settings(exastro_refresh_token="refresh-token")
+    exastro.before_token, exastro.rotated = take_a_second, "rotated-token"
+    async with _running(settings) as agent:
+        await exastro.is_renewing.wait()
+        agent.stop.set()
+    exastro.before_token = None
+    async with _running(settings):
+        await exastro.has_fetched.wait()
+    assert [form["refresh_token"] for form in exastro.token_requests] == [["refresh-token"], ["rotated-token"]]
+
+
+async def test_nothing_is_left_of_an_agent_that_is_cancelled(settings: Settings, exastro: Exastro) -> None:
+    exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+    exastro.before_post = _never
+    task = asyncio.create_task(Agent(settings, Redactor()).run())
+    await exastro.is_posting.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    _assert_nothing_is_left(settings)
+
+
+@pytest.mark.parametrize(
+    ("field", "variable"), [("exastro_ca_file", "EXASTRO_CA_FILE"), ("source_ca_file", "SOURCE_CA_FILE")]
+)
+async def test_nothing_is_left_of_an_agent_that_cannot_start(
+    make_settings: MakeSettings, tmp_path: Path, field: str, variable: str
+) -> None:
+    no_certificate = tmp_path / "ca.pem"
+    no_certificate.write_text("no certificate")
+    settings = make_settings(**{field: no_certificate})
+    with pytest.raises(ConfigError) as caught:
+        await Agent(settings, Redactor()).run()
+    assert caught.value.problems == [(variable, f"{no_certificate} holds no certificate; write the path of a PEM file")]
+    _assert_nothing_is_left(settings)
+
+
+async def test_damaged_store_ends_the_start(settings: Settings) -> None:
+    settings.store_path.parent.mkdir(parents=True)
+    settings.store_path.write_bytes(b"no database" * 1_000)
+    with pytest.raises(StoreDamaged):
+        await Agent(settings, Redactor()).run()
+    _assert_nothing_is_left(settings)
+
+
+@pytest.mark.looptime
+async def test_second_agent_on_a_store_waits_says_so_and_takes_over(settings: Settings) -> None:
+    first = StoreLock(settings.store_path)
+    assert first.try_acquire()
+    agent = Agent(settings, Redactor())
+    async with AsyncExitStack() as stack:
+        with capture_logs() as logs:
+            waiting = asyncio.create_task(agent._hold_lock(stack))
+            await asyncio.sleep(100)
+            assert not waiting.done()
+            first.release()
+            await asyncio.sleep(2)
+        assert waiting.result() is True
+        assert not first.try_acquire()
+    assert logs == [
+        {
+            "log_level": "warning",
+            "event": "store_in_use",
+            "path": str(settings.store_path),
+            "action": "another agent works on this store; this one takes over when that one ends",
+        }
+    ]
+    assert first.try_acquire()
+    first.release()
+
+
+@pytest.mark.looptime
+async def test_second_agent_on_a_store_can_be_stopped_while_it_waits(settings: Settings) -> None:
+    first = StoreLock(settings.store_path)
+    assert first.try_acquire()
+    agent = Agent(settings, Redactor())
+    running = asyncio.create_task(agent.run())
+    await asyncio.sleep(10.5)
+    told_at = _time()
+    agent.stop.set()
+    await running
+    assert (_time(), settings.store_path.exists()) == (told_at, False)
+    first.release()
+
+
+def test_adjusted_values_are_told_with_what_was_given_and_what_is_used(make_settings: MakeSettings) -> None:
+    with capture_logs() as logs:
+        lifecycle.tell_adjustments(make_settings(iteration=500, execute_interval=1, tz="Nowhere/City"))
+    moved = {"log_level": "warning", "event": "value_adjusted"}
+    assert logs == [
+        {**moved, "variable": "EXECUTE_INTERVAL", "given": 1, "used": 3},
+        {**moved, "variable": "ITERATION", "given": 500, "used": 120},
+        {
+            "log_level": "warning",
+            "event": "time_zone_unknown",
+            "variable": "TZ",
+            "given": "Nowhere/City",
+            "used": "the system's own",
+        },
+    ]
+
+
+def test_nothing_is_told_where_nothing_was_adjusted(make_settings: MakeSettings) -> None:
+    with capture_logs() as logs:
+        lifecycle.tell_adjustments(make_settings(tz="Asia/Tokyo"))
+    assert logs == []
