@@ -66,7 +66,7 @@ def _run() -> int:
     redactor = Redactor()
     try:
         settings = load()
-        for secret in (settings.refresh_token, settings.password):
+        for secret in settings.secrets:
             redactor.add(secret)
         configure(level=settings.log_level, zone=clock.zone(settings.tz), redactor=redactor)
         lifecycle.tell_adjustments(settings)

@@ -48,7 +48,7 @@ class Delivery:
         self._passed_bytes = 0
         self._max_groups = _MAX_GROUPS
         self._leap_seconds = _FIRST_LEAP_SECONDS
-        self.is_posting = False
+        self.is_under_way = False
 
     async def deliver_next(self) -> int | None:
         """Post the next batch and return how many of its events Exastro has now; None where nothing waits.
@@ -59,11 +59,17 @@ class Delivery:
         batch = await self._store.next_batch(limits, int(self._now()))
         if batch is None:
             return None
+        self.is_under_way = True
+        try:
+            return await self._deliver(batch)
+        finally:
+            self.is_under_way = False
+
+    async def _deliver(self, batch: Batch) -> int:
         body = wire.body_of(batch, __version__)
         size = sum(map(len, body))
         _log.debug("batch_sending", code="AGT-10017", events=batch.event_count, groups=len(batch.groups), bytes=size)
         started = asyncio.get_running_loop().time()
-        self.is_posting = True
         try:
             messages = await self._client.post_events(body)
         except ExastroUnavailable as err:
@@ -73,19 +79,18 @@ class Delivery:
         except ExastroRejected as err:
             await self._narrow(batch, err, size=size)
             return 0
-        finally:
-            self.is_posting = False
         settlement = await self._settle(batch, messages, size=size)
         done = settlement.saved | settlement.already_saved
         delivered = sum(group.event_count for group in batch.groups if group.number in done)
-        _log.info(
-            "batch_delivered",
-            code="AGT-10018",
-            events=delivered,
-            groups=len(done),
-            bytes=size,
-            duration_seconds=round(asyncio.get_running_loop().time() - started, 3),
-        )
+        if done:
+            _log.info(
+                "batch_delivered",
+                code="AGT-10018",
+                events=delivered,
+                groups=len(done),
+                bytes=size,
+                duration_seconds=round(asyncio.get_running_loop().time() - started, 3),
+            )
         return delivered
 
     def _widen(self, size: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from typing_extensions import Buffer
 
@@ -59,7 +60,17 @@ class CollectionSetting:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be shown; empty ones left out."""
-        return tuple(secret for secret in (self.auth_token, self.password, self.secret_access_key) if secret)
+        found = (self.auth_token, self.password, self.secret_access_key, password_in(self.proxy))
+        return tuple(secret for secret in found if secret)
+
+
+def password_in(url: str | None) -> str | None:
+    """Return the password in a URL's user part, as it is typed; None where there is none."""
+    try:
+        password = urlsplit(url or "").password
+    except ValueError:
+        return None
+    return unquote(password) if password else None
 
 
 @dataclass(frozen=True, slots=True)

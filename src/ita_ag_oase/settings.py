@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ita_ag_oase.errors import ConfigError
+from ita_ag_oase.model import password_in
 
 _IDENTITY = re.compile(r"[a-zA-Z0-9_-]{1,36}")
 _HOST = re.compile(r"[\w.:-]+")
@@ -285,6 +286,12 @@ class Settings(BaseSettings):
     def password(self) -> str | None:
         """The password, from its file where one is named."""
         return self._password
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must never be shown."""
+        found = (self.refresh_token, self.password, password_in(self.http_proxy), password_in(self.https_proxy))
+        return tuple(secret for secret in found if secret)
 
     @property
     def store_path(self) -> Path:

@@ -155,6 +155,7 @@ def test_every_line_on_stdout_is_json_with_a_time_a_level_and_an_event(deploy: D
     with ListSource("alarms", 1) as source, DemoExastro([source.row]) as exastro:
         agent = deploy(exastro, source.name).start()
         wait_for_all(agent, exastro, source)
+        agent.wait_until_delivered()
         assert agent.terminate() == 0
         lines = [json.loads(line) for line in agent.stdout.splitlines()]
         assert [line for line in lines if not {"time", "level", "event"} <= line.keys()] == []

@@ -261,6 +261,15 @@ async def test_failed_renewal_does_not_send_others_without_a_token(realm: Realm)
     assert set(realm.bearers) == {"Bearer access-token-1"}
 
 
+async def test_token_that_is_refused_after_a_failed_renewal_is_renewed_too(realm: Realm) -> None:
+    async with _office(realm) as office:
+        token = await office.tokens.valid()
+        realm.answers = [httpx.Response(503)]
+        with pytest.raises(ExastroUnavailable):
+            await office.tokens.instead_of(token)
+        assert await office.tokens.instead_of(token) == "access-token-3"
+
+
 async def test_refused_answer_without_end_is_not_read(realm: Realm) -> None:
     class Endless(httpx.AsyncByteStream):
         sent = 0

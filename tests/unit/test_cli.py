@@ -177,9 +177,10 @@ def test_secrets_do_not_show_in_what_is_printed(
 ) -> None:
     (tmp_path / "passw0rd").write_text("")
     environment.setenv("STORAGEPATH", str(tmp_path / "passw0rd"))
+    environment.setenv("TZ", "passw0rd")
     assert main(["run"]) == 1
     out, err = _said(capsys)
-    assert "********/" in err
+    assert (json.loads(out)["given"], "********/" in err) == ("********", True)
     assert "passw0rd" not in out + err
 
 

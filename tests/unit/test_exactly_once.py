@@ -7,14 +7,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from exactly_once import Bench, usable
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from exactly_once import Bench, usable
 from ita_ag_oase.errors import ExastroUnavailable
 
 NAMES = ("n1", "n2", "n3")
-FAULTS = ("503", "cut", "lost", "half", "html", "498", "499-01803", "413", "401")
+# A request is too large by its size alone: see change_what_the_gateway_allows.
+FAULTS = ("503", "cut", "lost", "half", "html", "498", "499-01803", "401")
 BAD = "bad"
 
 some_name = strategies.sampled_from(NAMES)
@@ -145,5 +146,5 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

@@ -1,16 +1,23 @@
 """HTTP sources: what is sent, where it may be sent on to, and what each answer means."""
 
 import asyncio
+import datetime as dt
 import gzip
+import ipaddress
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
@@ -61,9 +68,13 @@ class _Body(httpx.AsyncByteStream):
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self.is_closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
+
+    async def aclose(self) -> None:
+        self.is_closed = True
 
 
 def _answer(status: int = 200, body: bytes = b"[]", headers: Mapping[str, str] | None = None) -> httpx.Response:
@@ -553,6 +564,26 @@ class TestAnswer:
         err = await _error(fail)
         assert (type(err), err.reason, str(err)) == (SourceUnavailable, reason, f"http://source.test: {words}")
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            _answer(200),
+            _answer(404, b"not found"),
+            _answer(503, b"busy"),
+            _answer(200, b"x" * 9_999),
+            _answer(200, b"x", {"Content-Encoding": "br"}),
+            _moved("/events"),
+            _moved("ftp://source.test/"),
+        ],
+        ids=["read", "refused", "busy", "too large", "unreadable", "moved", "moved away"],
+    )
+    async def test_every_answer_gives_its_connection_back(self, answer: httpx.Response) -> None:
+        body = answer.stream
+        assert isinstance(body, _Body)
+        with suppress(AgentError):
+            await Source(lambda _: httpx.Response(answer.status_code, headers=answer.headers, stream=body)).fetch()
+        assert body.is_closed
+
     @pytest.mark.looptime
     async def test_a_source_that_trickles_for_ever_ends(self) -> None:
         class Trickle(httpx.AsyncByteStream):
@@ -772,6 +803,30 @@ class TestCookies:
         await source.fetch()
         assert [request.headers.get("cookie") for request in source.requests] == [None, "s=1"]
 
+    async def test_a_cookie_of_a_common_domain_is_not_sent_to_another_host(self) -> None:
+        places = {
+            "/events": "http://a.corp.test/in",
+            "/in": "http://b.corp.test/one",
+            "/one": "http://b.corp.test/two",
+        }
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            location = places.get(request.url.path)
+            return (
+                _moved(location, set_cookie="s=1; Domain=corp.test; Path=/")
+                if location == places["/events"]
+                else (_moved(location) if location else _answer())
+            )
+
+        source = Source(handle)
+        await source.fetch(url="http://a.corp.test/events")
+        assert [(request.url.path, request.headers.get("cookie")) for request in source.requests] == [
+            ("/events", None),
+            ("/in", "s=1"),
+            ("/one", None),
+            ("/two", None),
+        ]
+
     async def test_a_cookie_of_one_poll_is_not_sent_with_another(self) -> None:
         source = Source(lambda _: _answer(headers={"Set-Cookie": "session=of-the-first; Path=/"}))
         first, second = (
@@ -803,6 +858,7 @@ class TestClients:
         own = clients.choose(httpx.URL("http://direct.test/"), "http://own:1")
         assert own not in (direct, by_environment)
         assert clients.choose(httpx.URL("https://other.test/"), "http://own:1") is own
+        assert clients.choose(httpx.URL("http://other.test/"), "http://own:1") is own
 
     async def test_time_limits_are_those_of_the_protocol(self, clients: HttpClients) -> None:
         timeout = clients.choose(httpx.URL("http://h/"), None).timeout
@@ -833,7 +889,9 @@ class TestClients:
 
 
 @asynccontextmanager
-async def _loopback(answers: Callable[[bytes], bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def _loopback(
+    answers: Callable[[bytes], bytes], context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[bytes]]]:
     """Serve on loopback; yields host and port, and the heads of the requests."""
     heads: list[bytes] = []
 
@@ -848,9 +906,29 @@ async def _loopback(answers: Callable[[bytes], bytes]) -> AsyncIterator[tuple[st
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
         yield "127.0.0.1:{1}".format(*server.sockets[0].getsockname()), heads
+
+
+def _self_signed(folder: Path) -> Path:
+    """Return the file of a certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    moment = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(moment - dt.timedelta(days=1))
+        .not_valid_after(moment + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(certificate.public_bytes(pem) + private)
+    return path
 
 
 def _http(body: bytes, status: str = "200 OK") -> bytes:
@@ -882,6 +960,34 @@ class TestNetwork:
         (head,) = heads
         assert head.startswith(b"GET http://source.test/events HTTP/1.1\r\n")
         assert (b"Proxy-Authorization: Basic dTpw\r\n" in head) is own
+
+    async def test_the_environment_is_read_by_the_settings_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+        clients = HttpClients(tls=TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        async with _loopback(lambda _: _http(b"[]")) as (place, _):
+            source = HttpSource(replace(SETTING, url=f"http://{place}/"), clients, max_bytes=MAX_BYTES, zone=None)
+            assert await source.fetch(Cursor(LAST, None), LAST) == Payload(b"[]")
+            await clients.close()
+
+    async def test_the_certificate_of_a_source_is_verified(self, tmp_path: Path) -> None:
+        certificate = _self_signed(tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        results: list[object] = []
+        async with _loopback(lambda _: _http(b"[]"), context) as (place, _):
+            for ca_file in (None, certificate):
+                clients = HttpClients(
+                    tls=transport.tls_context(verify=True, ca_file=ca_file),
+                    proxies=transport.Proxies(http=None, https=None, no_proxy=None),
+                )
+                source = HttpSource(replace(SETTING, url=f"https://{place}/"), clients, max_bytes=MAX_BYTES, zone=None)
+                try:
+                    results.append(await source.fetch(Cursor(LAST, None), LAST))
+                except SourceUnavailable as err:
+                    results.append(err.reason)
+                await clients.close()
+        assert results == [Reason.TLS, Payload(b"[]")]
 
     async def test_a_cut_answer_is_a_broken_connection(self) -> None:
         clients = HttpClients(tls=TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))

@@ -495,7 +495,9 @@ async def test_request_in_flight_may_end_after_the_signal(settings: Settings, ex
     exastro.before_post = take_four_seconds
     async with _running(settings) as agent:
         await exastro.is_posting.wait()
+        told_at = _time()
         agent.stop.set()
+    assert _time() - told_at == pytest.approx(4)
     assert exastro.event_ids == ["1"]
     async with _running(settings):
         await asyncio.sleep(10)

@@ -172,6 +172,12 @@ def test_a_library_s_wrong_format_ends_nothing(arguments: tuple[object, ...]) ->
     assert [line["text"] for line in _lines(out)] == ["number %(n)d"]
 
 
+def test_what_libraries_log_at_length_is_cut() -> None:
+    out = _configured()
+    logging.getLogger("library").error("x" * 99_999)
+    assert [line["text"] for line in _lines(out)] == ["x" * 1_000]
+
+
 async def test_httpx_prints_no_url() -> None:
     out = _configured(level="DEBUG")
     transport = httpx.MockTransport(lambda _: httpx.Response(200))

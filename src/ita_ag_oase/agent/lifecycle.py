@@ -54,7 +54,7 @@ class Agent:
 
     async def run(self) -> None:
         """Run until `stop` is set. Raises StoreUnavailable, StoreDamaged or ConfigError where it cannot start."""
-        for secret in (self._settings.refresh_token, self._settings.password):
+        for secret in self._settings.secrets:
             self._redactor.add(secret)
         async with contextlib.AsyncExitStack() as stack:
             if not await self._hold_lock(stack):
@@ -80,7 +80,7 @@ class Agent:
             _log.info("agent_stopping")
             await _end(others)
             await roster.close()
-            if delivery.is_posting:
+            if delivery.is_under_way:
                 await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
             await _end([delivering])
         _log.info("agent_stopped")

@@ -28,7 +28,7 @@ _PROGRESS_SECONDS = 72 * 3_600
 _BASE = f"/api/{ORGANIZATION}/workspaces/{WORKSPACE}/oase_agent"
 _SECRET_COLUMNS = ("AUTH_TOKEN", "PASSWORD", "SECRET_ACCESS_KEY")
 
-# What can be ordered to happen to a post. Those marked are answered after the events were saved.
+# What can be ordered to happen to a post; "lost" and "half" happen after events were saved.
 FAULTS = ("503", "cut", "lost", "half", "html", "498", "499-01803", "413", "401", "400")
 
 

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
 from ita_ag_oase import clock
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.demo.exastro import ORGANIZATION, REFRESH_TOKEN, WORKSPACE, DemoExastro, SavedEvent
@@ -36,25 +38,33 @@ def show(*, seconds: float | None) -> int:
         return board.conclude(exastro)
 
 
+class _DemoSettings(Settings):
+    """The configuration without the environment."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the one source that counts: what the demo says."""
+        return (init_settings,)
+
+
 def _settings(url: str, folder: Path, names: Sequence[str]) -> Settings:
-    return Settings(
-        _env_file=None,
+    return _DemoSettings(
         exastro_url=url,
         exastro_organization_id=ORGANIZATION,
         exastro_workspace_id=WORKSPACE,
         exastro_refresh_token=REFRESH_TOKEN,
-        exastro_refresh_token_file=None,
-        exastro_password_file=None,
         event_collection_settings_names=tuple(names),
         agent_name=folder.name,
         agent_id="demo-agent",
         storagepath=folder,
         execute_interval=3,
-        iteration=10,
-        http_proxy=None,
-        https_proxy=None,
-        exastro_ca_file=None,
-        source_ca_file=None,
     )
 
 

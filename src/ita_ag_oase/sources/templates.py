@@ -95,23 +95,24 @@ class _Budget:
     """What one rendering may still use: time, and characters made on the way to its text."""
 
     def __init__(self) -> None:
-        self._deadline = time.monotonic() + MAX_SECONDS
+        self._deadline = time.thread_time() + MAX_SECONDS
         self._left = _MAX_TOTAL
 
     def look(self) -> None:
         """Raise once the time is over."""
-        if time.monotonic() > self._deadline:
+        if time.thread_time() > self._deadline:
             raise _LimitReached(f"it runs for more than {MAX_SECONDS:g} s")
 
     def check(self, name: str, value: Any, arguments: tuple[Any, ...]) -> None:
         """Raise where a step could make far more than what it is given, before it does."""
         self.look()
-        factor = 1 + sum(map(_length, arguments))
+        size, *sizes = map(_length, (value, *arguments))
+        factor = 1 + sum(sizes)
         if name in _WIDENING:
-            factor *= 1 + sum(abs(argument) for argument in arguments if isinstance(argument, int))
+            factor += sum(abs(argument) for argument in arguments if isinstance(argument, int))
         if name in _FORMATS and isinstance(value, str):
             factor += _width(name, value)
-        if _length(value) * factor > _MAX_PRODUCT:
+        if max(size, *sizes, 0) > MAX_CHARACTERS or size * factor > _MAX_PRODUCT:
             raise _too_much()
 
     def spend(self, value: Any) -> Any:
@@ -156,7 +157,6 @@ class _Environment(ImmutableSandboxedEnvironment):
         # Makes filler text, any amount of it.
         del self.globals["lipsum"]
         self.filters = {name: _guarded(name, function) for name, function in self.filters.items()}
-        self.tests = {name: _guarded(name, function) for name, function in self.tests.items()}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Return what a sum, product, power or `%` makes, within bounds."""
@@ -189,11 +189,13 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def concatenated(self, *parts: Any) -> str:
         """Return the parts as one text."""
+        if sum(map(_size, parts)) > MAX_CHARACTERS:
+            raise _too_much()
         return _join(map(str, parts))
 
 
 def _guarded(name: str, function: Any) -> Any:
-    """Return a filter or test that keeps to the budget of the rendering."""
+    """Return a filter that keeps to the budget of the rendering."""
     # What it wants to be handed before the value: the context, the environment, or how to escape.
     wanted = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
 

@@ -84,6 +84,8 @@ class Database:
         self._thread.join()
 
     def _work(self) -> None:
+        if not self._opened.set_running_or_notify_cancel():
+            return
         try:
             with _translated(self._path):
                 connection = _connect(self._path)
