@@ -4,6 +4,8 @@ import itertools
 import random
 from collections.abc import Callable
 
+import pytest
+
 from ita_ag_oase.demo.exastro import DemoExastro
 from ita_ag_oase.demo.loopback import Request
 from support import AgentProcess, Deploy, Deployment, Gate, ListSource, arrived, wait_for_all
@@ -97,6 +99,7 @@ _MOMENTS = (
 )
 
 
+@pytest.mark.timeout(300)
 def test_killing_over_and_over_at_varied_moments_loses_and_repeats_nothing(deploy: Deploy) -> None:
     random_ = random.Random(1)
     with (

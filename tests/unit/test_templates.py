@@ -13,7 +13,8 @@ import pytest
 from ita_ag_oase import clock
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 from ita_ag_oase.model import Cursor
-from ita_ag_oase.sources.templates import MAX_CHARACTERS, MAX_SECONDS, Template, TemplateNames
+from ita_ag_oase.sources.sandbox import MAX_CHARACTERS, MAX_SECONDS
+from ita_ag_oase.sources.templates import Template, TemplateNames
 
 LAST = 1_700_000_000
 TOKYO = ZoneInfo("Asia/Tokyo")

@@ -243,7 +243,8 @@ def tell_adjustments(settings: Settings) -> None:
     """Log the values that were moved into their range, and a time zone that is not known by that name."""
     for adjustment in settings.adjustments:
         _log.warning("value_adjusted", **adjustment._asdict())
-    if settings.tz and clock.zone(settings.tz) is None:
+    # A digit belongs to the POSIX form, such as JST-9, which the system understands by itself.
+    if settings.tz and clock.zone(settings.tz) is None and not any(map(str.isdigit, settings.tz)):
         _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used="the system's own")
 
 

@@ -107,7 +107,8 @@ def configure(
     out = stream or sys.stdout
 
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        return {"time": clock.local(clock.now(), zone).isoformat(timespec="milliseconds"), **event}
+        time = clock.local(clock.now(), zone).isoformat(timespec="milliseconds")
+        return {"time": time, "level": event.pop("level", None), "event": event.pop("event", None), **event}
 
     def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         # Before the line is made: a secret such as 1 would else take the quotes and colons of JSON with it.
