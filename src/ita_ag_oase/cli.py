@@ -2,12 +2,17 @@
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from ita_ag_oase import __version__
+
+_M_MMAP_THRESHOLD = -3
+_OWN_MAPPING_BYTES = 131_072
 
 _EPILOG = """\
 examples:
@@ -23,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As process 1 of a container, a program without a handler ignores SIGTERM; this one ends until the agent's own
     # handler takes over.
     signal.signal(signal.SIGTERM, _end_at_once)
+    _give_memory_back()
     options = _parser().parse_args(arguments)
     if options.command == "demo":
         from ita_ag_oase.demo.show import show
@@ -79,6 +85,15 @@ def _run() -> int:
         print(redactor.redact(f"the agent cannot go on: {err}"), file=sys.stderr)
         return 1
     return 0
+
+
+def _give_memory_back() -> None:
+    """Let what a large answer took go back to the system once it is done with, where the C library is glibc.
+
+    Left to itself, glibc learns from the first large block that is freed to keep such blocks (mallopt(3)).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
 
 
 def _end_at_once(_number: int, _frame: object) -> NoReturn:
