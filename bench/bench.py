@@ -8,6 +8,7 @@ time between two polls, so that everything from the answer to the acknowledgemen
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def measure(answers: Callable[[int], bytes], polls: int, command: Callable[[str,
         finally:
             process.terminate()
             process.wait(timeout=20)
+            shutil.rmtree(Path("/tmp", ORGANIZATION, WORKSPACE, f"ag_oase_{Path(folder).name}"), ignore_errors=True)
         saved = [event.event["eventid"] for event in exastro.saved]
         if len(saved) != len(set(saved)):
             raise RuntimeError("events were repeated")

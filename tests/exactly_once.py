@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from ita_ag_oase.delivery import Delivery
 from ita_ag_oase.demo.exastro import ORGANIZATION, PASSWORD, USERNAME, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import Request
 from ita_ag_oase.exastro.client import ExastroClient
-from ita_ag_oase.model import Collection, Event, Labels, Saved
+from ita_ag_oase.model import Collection, Event, Labels, Saved, TakeOver
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
@@ -63,6 +63,8 @@ class Bench:
         self.agent_name = "agent-1"
         self.rows = {row["EVENT_COLLECTION_SETTINGS_NAME"]: row for row in settings_of(names)}
         self.exastro = DemoExastro(list(self.rows.values()), now=lambda: self.now)
+        self.before_register: Callable[[Store], Awaitable[TakeOver | None]] | None = None
+        self.taken_over: TakeOver | None = None
         self._path = folder / "store" / "store.sqlite3"
         self._batch_events = batch_events
         self._batch_bytes = batch_bytes
@@ -76,6 +78,8 @@ class Bench:
         )
         self.store = Store(self._path, limits, storage_max_bytes=1 << 40)
         await self.store.open()
+        if self.before_register:
+            self.taken_over = await self.before_register(self.store)
         self.http = httpx.AsyncClient(transport=Answering(self.exastro))
         client = ExastroClient(self.http, httpx.BasicAuth(USERNAME, PASSWORD), base_url=BASE_URL)
         self.delivery = Delivery(

@@ -181,3 +181,15 @@ class Settlement:
     already_saved: frozenset[int] = frozenset()
     collided: Mapping[int, int] = field(default_factory=dict)
     parked: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """What was taken over from the stock agent's database; `unreadable` counts rows, `problems` says why."""
+
+    groups: int
+    events: int
+    ids: int
+    cursors: int
+    unreadable: int
+    problems: tuple[str, ...]

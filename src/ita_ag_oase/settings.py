@@ -305,6 +305,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def stock_store_path(self) -> Path:
+        """The stock agent's file, which lies beside ours (protocol section 2.2)."""
+        return self.store_path.with_suffix("")
+
+    @property
     def settings_file(self) -> Path:
         """The file that users delete to have changed settings fetched at once (protocol section 2.2)."""
         folder = Path("/tmp") / self.exastro_organization_id / self.exastro_workspace_id  # noqa: S108 - the contract

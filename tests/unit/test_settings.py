@@ -568,3 +568,19 @@ def test_local_time_is_aware_and_the_same_moment() -> None:
     own = clock.local(1_700_000_000.5, None)
     assert isinstance(own.utcoffset(), timedelta)
     assert own.timestamp() == 1_700_000_000.5
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("JST-9", True),
+        ("UTC0", True),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", True),
+        ("<+0330>-3:30", True),
+        ("Asia/Tokio", False),
+        ("Tokyo", False),
+        ("passw0rd", False),
+    ],
+)
+def test_the_posix_form_of_a_time_zone_is_told_from_a_misspelt_name(name: str, expected: bool) -> None:
+    assert clock.is_posix_zone(name) is expected

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -114,9 +115,17 @@ class Agent:
         store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes)
         try:
             await store.open()
+            await self._take_over(store)
             yield store
         finally:
             await asyncio.to_thread(store.close)
+
+    async def _take_over(self, store: Store) -> None:
+        path = self._settings.stock_store_path
+        taken = await store.take_over(path, agent_name=self._settings.agent_identity, now=int(clock.now()))
+        if taken is not None:
+            tell = _log.warning if taken.unreadable or taken.problems else _log.info
+            tell("stock_store_taken_over", path=str(path), **dataclasses.asdict(taken))
 
     @asynccontextmanager
     async def _open_exastro(self, store: Store) -> AsyncIterator[ExastroClient]:
@@ -243,8 +252,7 @@ def tell_adjustments(settings: Settings) -> None:
     """Log the values that were moved into their range, and a time zone that is not known by that name."""
     for adjustment in settings.adjustments:
         _log.warning("value_adjusted", **adjustment._asdict())
-    # A digit belongs to the POSIX form, such as JST-9, which the system understands by itself.
-    if settings.tz and clock.zone(settings.tz) is None and not any(map(str.isdigit, settings.tz)):
+    if settings.tz and clock.zone(settings.tz) is None and not clock.is_posix_zone(settings.tz):
         _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used="the system's own")
 
 

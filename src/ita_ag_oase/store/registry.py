@@ -14,7 +14,14 @@ _VACUUM_PAGES = 2_000
 
 
 def register(connection: sqlite3.Connection, setting_id: str, name: str, now: int) -> None:
-    """See that a setting has a row: a new one starts with `now` as last fetched time, a known one may be renamed."""
+    """See that a setting has a row: a new one starts with `now` as last fetched time, a known one may be renamed.
+
+    One that was taken over from the stock agent is known by its name only, and gets its id here.
+    """
+    connection.execute(
+        "UPDATE settings SET id = ? WHERE name = ? AND id IS NULL AND NOT EXISTS (SELECT 1 FROM settings WHERE id = ?)",
+        (setting_id, name, setting_id),
+    )
     connection.execute(
         "INSERT INTO settings (id, name, last_fetched_time, last_key) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE name != excluded.name",

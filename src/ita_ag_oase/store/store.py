@@ -4,8 +4,8 @@ import sqlite3
 from pathlib import Path
 
 from ita_ag_oase.errors import Reason, StoreUnavailable
-from ita_ag_oase.model import Batch, Collection, Cursor, Saved, Settlement
-from ita_ag_oase.store import outbox, registry, saving
+from ita_ag_oase.model import Batch, Collection, Cursor, Saved, Settlement, TakeOver
+from ita_ag_oase.store import legacy, outbox, registry, saving
 from ita_ag_oase.store.database import Database
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
@@ -40,6 +40,12 @@ class Store:
                 "are delivered; raise STORAGE_MAX_BYTES where the volume has room",
                 reason=Reason.STORE_FULL,
             )
+
+    async def take_over(self, path: Path, *, agent_name: str, now: int) -> TakeOver | None:
+        """Read the stock agent's database into a store that is new; None where there is none, or this is not new."""
+        return await self._database.run(
+            lambda connection: legacy.take_over_once(connection, path, agent_name=agent_name, now=now)
+        )
 
     async def register(self, setting_id: str, name: str, now: int) -> None:
         """See that a setting is known; a new one starts with `now` (epoch seconds) as its last fetched time."""

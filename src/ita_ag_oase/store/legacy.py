@@ -1,0 +1,144 @@
+"""Takes over the stock agent's database once (protocol section 2.2): its unsent events, cursors and known ids."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ita_ag_oase.model import TakeOver
+from ita_ag_oase.store import registry
+from ita_ag_oase.store.salvage import Salvage, opened_copy
+from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest
+
+_DONE = "taken_over"
+
+
+def take_over_once(connection: sqlite3.Connection, path: Path, *, agent_name: str, now: int) -> TakeOver | None:
+    """Read the stock agent's file into a store that is new; the file stays as it was.
+
+    Whatever cannot be read is left out and counted. None where there is no such file, or the store is not new.
+    """
+    is_new = connection.execute("SELECT count(*) = 0 FROM settings").fetchone()[0]
+    if not is_new or registry.fact(connection, _DONE) is not None:
+        return None
+    registry.keep_fact(connection, _DONE, b"%d" % now)
+    if not path.exists():
+        return None
+    try:
+        with opened_copy(path) as old:
+            return _Taking(connection, old, agent_name=agent_name, now=now).all()
+    except OSError as err:
+        return TakeOver(groups=0, events=0, ids=0, cursors=0, unreadable=0, problems=(str(err.strerror or err),))
+
+
+class _Taking:
+    def __init__(self, connection: sqlite3.Connection, old: Salvage, *, agent_name: str, now: int) -> None:
+        self._connection = connection
+        self._old = old
+        self._agent_name = agent_name
+        self._now = now
+        self._settings: dict[str, int] = {}
+        self._groups = self._events = self._ids = 0
+
+    def all(self) -> TakeOver:
+        cursors = self._take_cursors()
+        unsent = self._unsent_times()
+        waiting: dict[tuple[int, str], list[bytes]] = defaultdict(list)
+        for name, event_id, event, fetched_time, sent_flag in self._old.rows(
+            "events", ("event_collection_settings_name", "id", "event", "fetched_time", "sent_flag")
+        ):
+            if not isinstance(name, str) or not isinstance(fetched_time, int):
+                self._old.unreadable += 1
+                continue
+            self._take_id(name, event_id)
+            if not sent_flag or (fetched_time, name) in unsent:
+                self._take_event(waiting[fetched_time, name], event)
+        for poll, ((fetched_time, name), events) in enumerate(sorted(waiting.items()), 1):
+            if events:
+                self._save_group(poll, name, fetched_time, events)
+        return TakeOver(
+            groups=self._groups,
+            events=self._events,
+            ids=self._ids,
+            cursors=cursors,
+            unreadable=self._old.unreadable,
+            problems=tuple(self._old.problems),
+        )
+
+    def _take_cursors(self) -> int:
+        count = 0
+        for name, time in self._old.rows("last_fetched_time", ("event_collection_settings_name", "last_fetched_time")):
+            if isinstance(name, str) and isinstance(time, int):
+                self._setting(name, time)
+                count += 1
+            else:
+                self._old.unreadable += 1
+        return count
+
+    def _unsent_times(self) -> set[tuple[int, str]]:
+        rows = self._old.rows("sent_timestamp", ("event_collection_settings_name", "fetched_time", "sent_flag"))
+        return {(time, name) for name, time, sent_flag in rows if not sent_flag}
+
+    def _setting(self, name: str, last_fetched_time: int | None = None) -> int:
+        if name not in self._settings:
+            time = self._now if last_fetched_time is None else last_fetched_time
+            self._settings[name] = int(
+                self._connection.execute(
+                    "INSERT INTO settings (id, name, last_fetched_time, last_key) VALUES (NULL, ?, ?, ?)",
+                    (name, time, time - KEY_STRIDE),
+                ).lastrowid
+                or 0
+            )
+        return self._settings[name]
+
+    def _take_id(self, name: str, event_id: Any) -> None:
+        if event_id is None:
+            return
+        self._ids += self._connection.execute(
+            "INSERT OR IGNORE INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
+            (self._setting(name), digest(str(event_id)), self._now),
+        ).rowcount
+
+    def _take_event(self, events: list[bytes], event: Any) -> None:
+        try:
+            value = json.loads(event)
+        except (TypeError, ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            events.append(msgspec.json.encode(value))
+        else:
+            self._old.unreadable += 1
+
+    def _save_group(self, poll: int, name: str, fetched_time: int, events: list[bytes]) -> None:
+        setting = self._setting(name)
+        # The stock agent may have sent it without learning its fate.
+        number = self._connection.execute(
+            "INSERT INTO groups (setting, poll, first_event, agent_name, key, maybe_saved, event_count, byte_count)"
+            " VALUES (?, ?, 0, ?, ?, 1, ?, ?)",
+            (setting, poll, self._agent_name, fetched_time, len(events), sum(len(event) + 1 for event in events)),
+        ).lastrowid
+        self._connection.executemany(
+            "INSERT INTO pieces (group_number, event_count, events) VALUES (?, ?, ?)",
+            [(number, len(piece), b",".join(piece)) for piece in _pieces(events)],
+        )
+        self._connection.execute(
+            "UPDATE settings SET last_key = max(last_key, ?), seen = seen + ?, new = new + ? WHERE number = ?",
+            (fetched_time, len(events), len(events), setting),
+        )
+        self._groups += 1
+        self._events += len(events)
+
+
+def _pieces(events: Iterable[bytes]) -> Iterable[list[bytes]]:
+    piece: list[bytes] = []
+    for event in events:
+        piece.append(event)
+        if sum(map(len, piece)) >= PIECE_BYTES:
+            yield piece
+            piece = []
+    if piece:
+        yield piece

@@ -1,0 +1,76 @@
+"""Reads what can be read of an SQLite file that may be damaged, without changing it."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+_SIDE_FILES = ("-journal", "-wal", "-shm")
+# Rows a table can have at the most, where the file does not tell any more: as many as bytes in a page, for each page.
+_ROWS_PER_PAGE = 512
+_STEP_ROWS = 4_096
+
+
+class Salvage:
+    """Counts what could not be read while the rest is handed out."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.unreadable = 0
+        self.problems: list[str] = []
+
+    def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Return the readable rows of a table in the order of their rowids; a missing table has none."""
+        names = ", ".join(columns)
+        query = f"SELECT {names} FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608 - our own names
+        last = self._last_rowid(table)
+        for first in range(1, last + 1, _STEP_ROWS):
+            yield from self._between(query, first, min(first + _STEP_ROWS - 1, last))
+
+    def _between(self, query: str, first: int, last: int) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query, (first, last)).fetchall()
+        except sqlite3.DatabaseError as err:
+            self._note(err)
+        if first == last:
+            self.unreadable += 1
+            return []
+        middle = (first + last) // 2
+        return self._between(query, first, middle) + self._between(query, middle + 1, last)
+
+    def _last_rowid(self, table: str) -> int:
+        try:
+            return int(self._connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0])  # noqa: S608
+        except sqlite3.DatabaseError as err:
+            self._note(err)
+            if isinstance(err, sqlite3.OperationalError) and "no such table" in str(err):
+                return 0
+        try:
+            return int(self._connection.execute("PRAGMA page_count").fetchone()[0]) * _ROWS_PER_PAGE
+        except sqlite3.DatabaseError as err:
+            self._note(err)
+            return 0
+
+    def _note(self, err: sqlite3.DatabaseError) -> None:
+        if str(err) not in self.problems:
+            self.problems.append(str(err))
+
+
+@contextmanager
+def opened_copy(path: Path) -> Iterator[Salvage]:
+    """Open a copy of a database together with the journal or WAL beside it, so that the original stays as it is.
+
+    Raises OSError where the file cannot be copied.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".salvage-") as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        for suffix in _SIDE_FILES:
+            beside = path.with_name(path.name + suffix)
+            if beside.exists():
+                shutil.copyfile(beside, copy.with_name(copy.name + suffix))
+        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            yield Salvage(connection)

@@ -1,0 +1,213 @@
+"""A store that begins with what the stock agent left in its own file."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exactly_once import Bench, usable
+from ita_ag_oase.model import Cursor, Saved, TakeOver
+
+START = 1_700_000_000
+Fill = Callable[[sqlite3.Connection], None]
+
+
+def make_stock_file(path: Path, fill: Fill, *, journal_mode: str = "delete") -> None:
+    """Write a file as the stock agent would, with plain SQL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        connection.executescript(
+            "CREATE TABLE events (event_collection_settings_name TEXT, id TEXT, event TEXT, fetched_time INTEGER,"
+            " sent_flag INTEGER);"
+            "CREATE TABLE sent_timestamp"
+            " (event_collection_settings_name TEXT, fetched_time INTEGER, sent_flag INTEGER);"
+            "CREATE TABLE last_fetched_time (event_collection_settings_name TEXT, last_fetched_time INTEGER);"
+        )
+        fill(connection)
+        connection.commit()
+
+
+def put(connection: sqlite3.Connection, name: str, time: int, ids: list[str | None], *, sent: int) -> None:
+    """Write a group as the stock agent keeps it."""
+    for event_id in ids:
+        event = json.dumps({"id": event_id, "_exastro_oase_event_id": event_id, "_exastro_fetched_time": time})
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (name, event_id, event, time, sent))
+    connection.execute("INSERT INTO sent_timestamp VALUES (?, ?, ?)", (name, time, sent))
+
+
+def usual(connection: sqlite3.Connection) -> None:
+    """Write two sent groups and three unsent ones of two settings."""
+    put(connection, "n1", START - 60, ["1", "2"], sent=1)
+    put(connection, "n1", START - 50, ["3"], sent=0)
+    put(connection, "n2", START - 45, ["1"], sent=0)
+    put(connection, "n1", START - 40, ["4", None, "5"], sent=0)
+    put(connection, "n2", START - 70, ["0"], sent=1)
+    # The stock agent writes a time twice where two polls fall into one second.
+    connection.execute("INSERT INTO sent_timestamp VALUES ('n1', ?, 0)", (START - 40,))
+    connection.execute("INSERT INTO last_fetched_time VALUES ('n1', ?)", (START - 40,))
+    connection.execute("INSERT INTO last_fetched_time VALUES ('n2', ?)", (START - 30,))
+
+
+@pytest.fixture
+def stock_file(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "ag_oase_agent"
+
+
+async def begin(tmp_path: Path, stock_file: Path) -> tuple[Bench, TakeOver | None]:
+    """Start an agent beside the stock agent's file; its store takes over before settings are known."""
+    bench = Bench(tmp_path)
+    bench.before_register = lambda store: store.take_over(stock_file, agent_name="agent-1", now=int(bench.now))
+    await bench.open()
+    return bench, bench.taken_over
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.startswith("ag_oase")}
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+async def test_unsent_groups_arrive_once_with_their_times_and_the_file_stays(
+    tmp_path: Path, stock_file: Path, journal_mode: str
+) -> None:
+    make_stock_file(stock_file, usual, journal_mode=journal_mode)
+    before = snapshot(stock_file.parent)
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.deliver_all()
+    await bench.close()
+    assert taken == TakeOver(groups=3, events=5, ids=7, cursors=2, unreadable=0, problems=())
+    assert [(saved.setting_name, saved.fetched_time - START, saved.event["id"]) for saved in bench.exastro.saved] == [
+        ("n1", -50, "3"),
+        ("n2", -45, "1"),
+        ("n1", -40, "4"),
+        ("n1", -40, None),
+        ("n1", -40, "5"),
+    ]
+    assert snapshot(stock_file.parent) == before
+
+
+async def test_cursors_go_on_and_all_ids_are_known(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, usual)
+    bench, _ = await begin(tmp_path, stock_file)
+    cursors = [await bench.store.cursor(row["EVENT_COLLECTION_SETTINGS_ID"]) for row in bench.rows.values()]
+    saved = await bench.poll("n1", [usable(number) for number in range(1, 8)])
+    await bench.deliver_all()
+    await bench.close()
+    assert cursors == [Cursor(START - 40, None), Cursor(START - 30, None)]
+    assert saved == Saved(new=2, known=5, repeated=0)
+    assert bench.arrived("n1")[-2:] == ["6", "7"]
+
+
+async def test_a_group_that_exastro_has_already_is_not_repeated(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, usual)
+    bench, _ = await begin(tmp_path, stock_file)
+    # The stock agent had sent the first group under this agent's name, and learned nothing of it.
+    bench.exastro._progress[bench.rows["n1"]["EVENT_COLLECTION_SETTINGS_ID"], "agent-1"] = START - 50
+    await bench.deliver_all()
+    await bench.close()
+    assert [saved.event["id"] for saved in bench.exastro.saved if saved.setting_name == "n1"] == ["4", None, "5"]
+
+
+async def test_it_is_taken_over_once(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, usual)
+    bench, _ = await begin(tmp_path, stock_file)
+    await bench.deliver_all()
+    await bench.restart()
+    await bench.deliver_all()
+    await bench.close()
+    assert bench.taken_over is None
+    assert len(bench.exastro.saved) == 5
+
+
+async def test_without_a_file_nothing_is_said(tmp_path: Path, stock_file: Path) -> None:
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.close()
+    assert taken is None
+
+
+def _no_database(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"this is no database " * 500)
+
+
+def _empty(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize("make", [_no_database, _folder], ids=["no database", "a folder"])
+async def test_what_cannot_be_read_at_all_is_told_and_the_agent_starts(
+    tmp_path: Path, stock_file: Path, make: Callable[[Path], None]
+) -> None:
+    make(stock_file)
+    bench, taken = await begin(tmp_path, stock_file)
+    assert (await bench.poll("n1", [usable(1)])).new == 1
+    await bench.close()
+    assert taken is not None
+    assert (taken.groups, taken.events, taken.ids, taken.cursors) == (0, 0, 0, 0)
+    assert taken.problems
+
+
+async def test_an_empty_file_holds_nothing(tmp_path: Path, stock_file: Path) -> None:
+    _empty(stock_file)
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.close()
+    assert taken is not None
+    assert (taken.events, taken.unreadable) == (0, 0)
+
+
+def _odd(connection: sqlite3.Connection) -> None:
+    usual(connection)
+    rows: list[tuple[Any, ...]] = [
+        ("n1", "8", "{broken", START - 40, 0),
+        ("n1", "9", "[1]", START - 40, 0),
+        (None, "10", "{}", START - 40, 0),
+        ("n1", "11", '{"x": NaN}', "soon", 0),
+    ]
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+
+
+async def test_rows_that_make_no_sense_are_counted_and_the_rest_arrives(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, _odd)
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.deliver_all()
+    await bench.close()
+    assert taken is not None
+    assert (taken.groups, taken.events, taken.unreadable) == (3, 5, 4)
+    assert len(bench.exastro.saved) == 5
+
+
+def _large(connection: sqlite3.Connection) -> None:
+    for number in range(200):
+        put(connection, "n1", START - 1_000 + number, [f"{number}-{part}" for part in range(5)], sent=0)
+
+
+def _damages(path: Path) -> Iterator[bytes]:
+    whole = path.read_bytes()
+    page = 4_096
+    for number in range(1, len(whole) // page, 3):
+        yield whole[: number * page] + bytes(page) + whole[(number + 1) * page :]
+
+
+async def test_a_damaged_page_costs_what_was_on_it(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, _large)
+    for number, damaged in enumerate(_damages(stock_file)):
+        folder = tmp_path / str(number)
+        file = folder / "store" / "ag_oase_agent"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(damaged)
+        bench, taken = await begin(folder, file)
+        waiting = await bench.store.waiting_events()
+        await bench.close()
+        assert taken is not None
+        assert taken.problems
+        assert waiting == taken.events
+        assert file.read_bytes() == damaged
