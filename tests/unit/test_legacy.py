@@ -1,6 +1,7 @@
 """A store that begins with what the stock agent left in its own file."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -87,6 +88,27 @@ async def test_unsent_groups_arrive_once_with_their_times_and_the_file_stays(
         ("n1", -40, None),
         ("n1", -40, "5"),
     ]
+    assert snapshot(stock_file.parent) == before
+
+
+async def test_a_hot_journal_is_rolled_back_in_the_copy_alone(tmp_path: Path, stock_file: Path) -> None:
+    template = tmp_path / "template"
+    make_stock_file(template, _large)
+    stock_file.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(template, isolation_level=None)) as connection:
+        # With hardly any cache, changes reach the file before they are committed.
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE events SET event = '{}', sent_flag = 1")
+        connection.execute("UPDATE sent_timestamp SET sent_flag = 1")
+        shutil.copyfile(template, stock_file)
+        shutil.copyfile(f"{template}-journal", f"{stock_file}-journal")
+        connection.execute("ROLLBACK")
+    before = snapshot(stock_file.parent)
+    assert template.read_bytes() != before["ag_oase_agent"]
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.close()
+    assert taken == TakeOver(groups=200, events=1_000, ids=1_000, cursors=0, unreadable=0, problems=())
     assert snapshot(stock_file.parent) == before
 
 
