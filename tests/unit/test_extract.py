@@ -8,36 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import SETTING
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 from ita_ag_oase.events.extract import Extractor
-from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Payload, RequestMethod
+from ita_ag_oase.model import Payload
 
 NOW_MICROSECONDS = 1_700_000_000_000_000
 # A machine with other work is no reason to fail.
 UNTIMED = settings(deadline=None)
 TEXTS = st.text(st.characters(codec="utf-8"))
-SETTING = CollectionSetting(
-    id="1",
-    name="n1",
-    connection_method=ConnectionMethod.NONE,
-    request_method=RequestMethod.GET,
-    url="http://source.test/",
-    port=None,
-    request_header=None,
-    parameter=None,
-    proxy=None,
-    auth_token="",
-    username=None,
-    password="",
-    access_key_id=None,
-    secret_access_key="",
-    mailbox=None,
-    response_key=None,
-    is_list=True,
-    event_id_key="id",
-    ttl_seconds=60,
-    row={},
-)
 
 
 class Found(NamedTuple):

@@ -19,9 +19,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import examples
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
-from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Cursor, Payload, RequestMethod
+from ita_ag_oase.model import ConnectionMethod, Cursor, Payload, RequestMethod
 from ita_ag_oase.sources.http import (
     CONNECT_SECONDS,
     MAX_REDIRECTS,
@@ -34,27 +35,8 @@ from ita_ag_oase.sources.source import open_source
 
 LAST = 1_700_000_000
 MAX_BYTES = 1_000
-SETTING = CollectionSetting(
-    id="1",
-    name="n1",
-    connection_method=ConnectionMethod.NONE,
-    request_method=RequestMethod.GET,
-    url="http://source.test/events",
-    port=None,
-    request_header=None,
-    parameter=None,
-    proxy=None,
-    auth_token="",
-    username=None,
-    password="",
-    access_key_id=None,
-    secret_access_key="",
-    mailbox=None,
-    response_key=None,
-    is_list=True,
-    event_id_key=None,
-    ttl_seconds=60,
-    row={"AUTH_TOKEN": "hidden-in-row"},
+SETTING = replace(
+    examples.SETTING, url="http://source.test/events", event_id_key=None, row={"AUTH_TOKEN": "hidden-in-row"}
 )
 BEARER: dict[str, Any] = {"connection_method": ConnectionMethod.BEARER, "auth_token": "hidden-token"}
 POST: dict[str, Any] = {"request_method": RequestMethod.POST}

@@ -207,6 +207,39 @@ async def test_rows_that_make_no_sense_are_counted_and_the_rest_arrives(tmp_path
     assert len(bench.exastro.saved) == 5
 
 
+def _break_root(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    page = 4_096
+    whole = bytearray(path.read_bytes())
+    whole[(root - 1) * page : root * page] = bytes(page)
+    path.write_bytes(whole)
+
+
+async def test_an_event_with_what_utf8_cannot_hold_arrives_with_that_replaced(tmp_path: Path, stock_file: Path) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO events VALUES ('n1', '1', '{\"id\": \"\\ud800x\"}', ?, 0)", (START - 50,))
+
+    make_stock_file(stock_file, fill)
+    bench, taken = await begin(tmp_path, stock_file)
+    bench.now = START
+    await bench.deliver_all()
+    await bench.close()
+    assert taken == TakeOver(groups=1, events=1, ids=1, cursors=0, unreadable=0, problems=())
+    assert [saved.event["id"] for saved in bench.exastro.saved] == ["\ufffdx"]
+
+
+async def test_a_large_file_with_a_broken_root_is_given_up_soon(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, _large)
+    _break_root(stock_file, "events")
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.close()
+    assert taken is not None
+    assert taken.events == 0
+    assert taken.problems[-1] == "too much is damaged: the rest is left out"
+    assert taken.unreadable < 20_000
+
+
 def _large(connection: sqlite3.Connection) -> None:
     for number in range(200):
         put(connection, "n1", START - 1_000 + number, [f"{number}-{part}" for part in range(5)], sent=0)

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,12 @@ class _Taking:
     def _take_event(self, events: list[bytes], event: Any) -> None:
         try:
             value = json.loads(event)
+            if isinstance(value, dict):
+                events.append(_encoded(value))
+                return
         except (TypeError, ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            events.append(msgspec.json.encode(value))
-        else:
-            self._old.unreadable += 1
+            pass
+        self._old.unreadable += 1
 
     def _save_group(self, poll: int, name: str, fetched_time: int, events: list[bytes]) -> None:
         setting = self._setting(name)
@@ -133,12 +133,23 @@ class _Taking:
         self._events += len(events)
 
 
-def _pieces(events: Iterable[bytes]) -> Iterable[list[bytes]]:
+def _encoded(event: dict[str, Any]) -> bytes:
+    """Return an event as JSON; lone surrogates, which UTF-8 has no place for, become U+FFFD."""
+    try:
+        return msgspec.json.encode(event)
+    except UnicodeEncodeError:
+        text = json.dumps(event, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        return msgspec.json.encode(json.loads(text.decode("utf-16-le", "replace")))
+
+
+def _pieces(events: Iterable[bytes]) -> Iterator[list[bytes]]:
     piece: list[bytes] = []
+    size = 0
     for event in events:
         piece.append(event)
-        if sum(map(len, piece)) >= PIECE_BYTES:
+        size += len(event)
+        if size >= PIECE_BYTES:
             yield piece
-            piece = []
+            piece, size = [], 0
     if piece:
         yield piece

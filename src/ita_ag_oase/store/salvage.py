@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
-# Rows a table can have at the most, where the file does not tell any more: as many as bytes in a page, for each page.
+# How many rows are looked for, for each page of a file that does not tell any more how many there are.
 _ROWS_PER_PAGE = 512
+# A file where this many look-ups fail has little left to save, and the agent is waited for.
+_MAX_FAILURES = 20_000
 _STEP_ROWS = 4_096
 
 
 class Salvage:
-    """Counts what could not be read while the rest is handed out."""
+    """Hands out what can be read. `unreadable` counts rowids that could not, whether or not a row was there."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.unreadable = 0
         self.problems: list[str] = []
+        self._failures = 0
 
     def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Return the readable rows of a table in the order of their rowids; a missing table has none."""
@@ -28,6 +31,8 @@ class Salvage:
         query = f"SELECT {names} FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608 - our own names
         last = self._last_rowid(table)
         for first in range(1, last + 1, _STEP_ROWS):
+            if self._failures >= _MAX_FAILURES:
+                return
             yield from self._between(query, first, min(first + _STEP_ROWS - 1, last))
 
     def _between(self, query: str, first: int, last: int) -> list[tuple[Any, ...]]:
@@ -35,6 +40,10 @@ class Salvage:
             return self._connection.execute(query, (first, last)).fetchall()
         except sqlite3.DatabaseError as err:
             self._note(err)
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES:
+            self._note("too much is damaged: the rest is left out")
+            return []
         if first == last:
             self.unreadable += 1
             return []
@@ -54,7 +63,7 @@ class Salvage:
             self._note(err)
             return 0
 
-    def _note(self, err: sqlite3.DatabaseError) -> None:
+    def _note(self, err: sqlite3.DatabaseError | str) -> None:
         if str(err) not in self.problems:
             self.problems.append(str(err))
 
