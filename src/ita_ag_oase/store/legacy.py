@@ -12,7 +12,7 @@ import msgspec
 from ita_ag_oase.model import TakeOver
 from ita_ag_oase.store import registry
 from ita_ag_oase.store.salvage import Salvage, opened_copy
-from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest
+from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest, write_piece
 
 _DONE = "taken_over"
 
@@ -121,10 +121,8 @@ class _Taking:
             " VALUES (?, ?, 0, ?, ?, 1, ?, ?)",
             (setting, poll, self._agent_name, fetched_time, len(events), sum(len(event) + 1 for event in events)),
         ).lastrowid
-        self._connection.executemany(
-            "INSERT INTO pieces (group_number, event_count, events) VALUES (?, ?, ?)",
-            [(number, len(piece), b",".join(piece)) for piece in _pieces(events)],
-        )
+        for piece in _pieces(events):
+            write_piece(self._connection, int(number or 0), piece)
         self._connection.execute(
             "UPDATE settings SET last_key = max(last_key, ?), seen = seen + ?, new = new + ? WHERE number = ?",
             (fetched_time, len(events), len(events), setting),

@@ -8,6 +8,7 @@ Rules that hold at all times, each needed for "none lost, none twice" (protocol 
 """
 
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from ita_ag_oase.model import Batch, Group, Settlement
-from ita_ag_oase.store.saving import KEY_STRIDE
+from ita_ag_oase.store.saving import KEY_STRIDE, write_piece
 
 # What is known of a group (`maybe_saved`): surely not saved; may have been saved under its key; never offered itself,
 # but the whole it was cut from, whose key is `cut_key`, may have been saved; the same, and it is being offered now.
@@ -186,17 +187,16 @@ def _cut_first_piece(connection: sqlite3.Connection, piece: int, *, only_first_e
     ).fetchone()
     raws = msgspec.json.decode(b"[%b]" % events, type=list[msgspec.Raw])
     count = 1 if only_first_event else _middle([len(memoryview(raw)) for raw in raws])
-    first, rest = (b",".join(map(bytes, part)) for part in (raws[:count], raws[count:]))
-    taken = connection.execute(
-        "INSERT INTO pieces (group_number, event_count, events) VALUES (?, ?, ?)", (group_number, count, first)
-    ).lastrowid
+    taken = write_piece(connection, group_number, [bytes(raw) for raw in raws[:count]])
+    rest = b",".join(map(bytes, raws[count:]))
     if rest:
         connection.execute(
-            "UPDATE pieces SET event_count = ?, events = ? WHERE id = ?", (len(raws) - count, rest, piece)
+            "UPDATE pieces SET event_count = ?, events = ?, checksum = ? WHERE id = ?",
+            (len(raws) - count, rest, zlib.crc32(rest), piece),
         )
     else:
         connection.execute("DELETE FROM pieces WHERE id = ?", (piece,))
-    return int(taken or 0)
+    return taken
 
 
 def _middle(sizes: list[int]) -> int:

@@ -2,7 +2,8 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -43,6 +44,18 @@ class SavingLimits:
 def digest(text: str) -> bytes:
     """Return the 16 bytes under which an event id is remembered."""
     return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def write_piece(connection: sqlite3.Connection, group_number: int, events: Sequence[bytes]) -> int:
+    """Append a piece to a group, with a checksum by which a disk that changes its bytes is found out; return its id."""
+    joined = b",".join(events)
+    return int(
+        connection.execute(
+            "INSERT INTO pieces (group_number, event_count, events, checksum) VALUES (?, ?, ?, ?)",
+            (group_number, len(events), joined, zlib.crc32(joined)),
+        ).lastrowid
+        or 0
+    )
 
 
 def save(connection: sqlite3.Connection, collection: Collection, limits: SavingLimits) -> Saved:
@@ -232,10 +245,7 @@ class _GroupWriter:
         )
 
     def _write_piece(self) -> None:
-        self._connection.execute(
-            "INSERT INTO pieces (group_number, event_count, events) VALUES (?, ?, ?)",
-            (self._groups[-1], len(self._piece), b",".join(self._piece)),
-        )
+        write_piece(self._connection, self._groups[-1], self._piece)
         self._piece.clear()
         self._piece_bytes = 0
 
