@@ -193,3 +193,23 @@ class TakeOver:
     cursors: int
     unreadable: int
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was saved of a damaged store into a new one.
+
+    `damage` says what was found, `set_aside` where the damaged file is now. `lost` counts events that were there and
+    could not be read, as far as the ledger tells; `damaged_tables` were not read whole, and `problems` says why. Where
+    `ids` is one of them, delivered events may be delivered once more.
+    """
+
+    settings: int = 0
+    groups: int = 0
+    events: int = 0
+    ids: int = 0
+    lost: int = 0
+    damaged_tables: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    damage: str = ""
+    set_aside: str = ""

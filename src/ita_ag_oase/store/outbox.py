@@ -138,8 +138,8 @@ def cut(connection: sqlite3.Connection, number: int) -> None:
         (number,),
     ).fetchone()
     later = connection.execute(
-        "INSERT INTO groups (setting, poll, first_event, agent_name, event_count, byte_count)"
-        " SELECT setting, poll, first_event, agent_name, 0, 0 FROM groups WHERE number = ?",
+        "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, event_count, byte_count)"
+        " SELECT setting, poll, first_event, agent_name, fetched_time, 0, 0 FROM groups WHERE number = ?",
         (number,),
     ).lastrowid
     _move_later_pieces(connection, number, int(later or 0), only_first_event=state != _NOT_SAVED)
@@ -317,12 +317,13 @@ def _move_up(connection: sqlite3.Connection, number: int, smallest: int) -> None
 
 
 def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: bool) -> None:
-    setting, agent_name, state = connection.execute(
-        "SELECT setting, agent_name, maybe_saved FROM groups WHERE number = ?", (number,)
+    setting, agent_name, fetched_time, state = connection.execute(
+        "SELECT setting, agent_name, fetched_time, maybe_saved FROM groups WHERE number = ?", (number,)
     ).fetchone()
     connection.execute(
-        "UPDATE settings SET settled_key = max(settled_key, ?), saved_as = ? WHERE number = ?",
-        (key, agent_name, setting),
+        "UPDATE settings SET settled_key = max(settled_key, ?), settled_time = max(settled_time, ?), saved_as = ?"
+        " WHERE number = ?",
+        (key, fetched_time, agent_name, setting),
     )
     if is_fresh:
         _delete(connection, setting, [number], counted_as="delivered")

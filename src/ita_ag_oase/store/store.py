@@ -1,12 +1,13 @@
 """The store as the rest of the agent sees it: coroutines that return once their transaction is on disk."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 from ita_ag_oase.errors import Reason, StoreUnavailable
-from ita_ag_oase.model import Batch, Collection, Cursor, Saved, Settlement, TakeOver
-from ita_ag_oase.store import legacy, outbox, registry, saving
-from ita_ag_oase.store.database import Database
+from ita_ag_oase.model import Batch, Collection, Cursor, Repair, Saved, Settlement, TakeOver
+from ita_ag_oase.store import legacy, outbox, registry, repair, saving
+from ita_ag_oase.store.database import Database, translated
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 
@@ -18,10 +19,23 @@ class Store:
     """
 
     def __init__(self, path: Path, limits: SavingLimits, *, storage_max_bytes: int) -> None:
+        self._path = path
         self._database = Database(path)
         self._limits = limits
         self._max_bytes = storage_max_bytes
         self._used_bytes = 0
+
+    async def mend(self, *, agent_name: str, now: float) -> Repair | None:
+        """Set a damaged file aside and save what can be read into a new one; None where there is nothing to mend.
+
+        To be called before `open`. Groups that must be made anew get `agent_name`; `now` is in epoch seconds.
+        """
+
+        def work() -> Repair | None:
+            with translated(self._path):
+                return repair.mend(self._path, agent_name=agent_name, now=now)
+
+        return await asyncio.to_thread(work)
 
     async def open(self) -> None:
         """Open the file, making or migrating it where needed."""
