@@ -159,9 +159,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The groups of one request, oldest first."""
+    """The groups of one request, oldest first.
+
+    `damaged` are groups that were parked instead, without their pieces, because the bytes on disk have changed.
+    """
 
     groups: tuple[Group, ...]
+    damaged: tuple[Group, ...] = ()
 
     @property
     def event_count(self) -> int:

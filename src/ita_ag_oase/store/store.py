@@ -81,7 +81,11 @@ class Store:
 
     async def next_batch(self, limits: BatchLimits, now: int) -> Batch | None:
         """Return the groups of the next request, marked as offered; None if nothing waits."""
-        return await self._database.run(lambda connection: outbox.next_batch(connection, limits, now))
+        # Here as well, since a command may have dropped what filled the store while polling pauses.
+        batch, self._used_bytes = await self._database.run(
+            lambda connection: (outbox.next_batch(connection, limits, now), registry.used_bytes(connection))
+        )
+        return batch
 
     async def withdraw(self, batch: Batch) -> None:
         """Note that a request surely left no trace at the receiver; the same request comes next."""
@@ -91,14 +95,21 @@ class Store:
         """Note that a request left no trace and shall be put together anew."""
         await self._database.run(lambda connection: outbox.dissolve(connection, batch))
 
-    async def cut(self, batch: Batch) -> None:
-        """Dissolve a request of one group and cut that group, of two events at least, in halves."""
+    async def cut(self, batch: Batch, now: int) -> bool:
+        """Dissolve a request of one group and cut that group, of two events at least, in halves.
 
-        def work(connection: sqlite3.Connection) -> None:
+        False where its events can no longer be read; then the group is parked.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            number = batch.groups[0].number
             outbox.dissolve(connection, batch)
-            outbox.cut(connection, batch.groups[0].number)
+            is_cut = outbox.cut(connection, number)
+            if not is_cut:
+                outbox.park_damaged(connection, number, now)
+            return is_cut
 
-        await self._database.run(work)
+        return await self._database.run(work)
 
     async def settle(self, batch: Batch, settlement: Settlement, now: int) -> None:
         """Carry out what Exastro's answer meant for each group of a request."""
