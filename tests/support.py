@@ -14,7 +14,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
+
+import pytest
 
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
@@ -46,6 +48,13 @@ def wait_until(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}\n{last_words()}")
         time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def do_without(missing: str) -> NoReturn:
+    """Skip the test for what this machine does not have; fail it where CI is set, since there it must."""
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 class AgentProcess:

@@ -237,6 +237,25 @@ class TestFile:
             await Store(tmp_path / "file" / "store.sqlite3", LIMITS, storage_max_bytes=1).open()
 
 
+class TestDamage:
+    async def test_damage_met_while_it_runs_is_told(self, tmp_path: Path) -> None:
+        told = asyncio.Event()
+        store = Store(tmp_path / "store.sqlite3", LIMITS, storage_max_bytes=1 << 40, on_damage=told.set)
+        await store.open()
+        with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            (version,) = connection.execute("PRAGMA schema_version").fetchone()
+            connection.execute("UPDATE sqlite_schema SET rootpage = 5000 WHERE name = 'facts'")
+            # Tells other connections to read it anew.
+            connection.execute(f"PRAGMA schema_version = {version + 1}")
+            connection.commit()
+        with pytest.raises(StoreDamaged, match="start the agent again"):
+            await store.fact("any")
+        await told.wait()
+        assert isinstance(store.damage, StoreDamaged)
+        await asyncio.to_thread(store.close)
+
+
 class TestDatabase:
     async def test_jobs_that_wait_share_a_transaction_and_a_failed_one_leaves_the_others(self, tmp_path: Path) -> None:
         database = Database(tmp_path / "store.sqlite3")

@@ -85,6 +85,8 @@ class Agent:
                 await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
             await _end([delivering])
         _log.info("agent_stopped")
+        if store.damage:
+            raise store.damage
 
     async def _hold_lock(self, stack: contextlib.AsyncExitStack) -> bool:
         """Wait until no other agent uses the store; False where the agent was stopped before."""
@@ -112,7 +114,9 @@ class Agent:
             group_bytes=settings.batch_max_bytes - ENVELOPE_BYTES,
             id_retention_seconds=settings.event_id_retention_seconds,
         )
-        store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes)
+        store = Store(
+            settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes, on_damage=self.stop.set
+        )
         await self._mend(store)
         try:
             await store.open()

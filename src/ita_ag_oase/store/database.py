@@ -1,6 +1,7 @@
 """One SQLite file, and one thread that reads and writes it."""
 
 import asyncio
+import errno
 import fcntl
 import queue
 import sqlite3
@@ -18,6 +19,8 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 _JOBS_PER_TRANSACTION = 100
+# No space, or a quota or limit that SQLite takes for a failing disk.
+_NO_SPACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class StoreLock:
@@ -53,11 +56,13 @@ class StoreLock:
 class Database:
     """A thread that owns the connection and commits jobs that wait at the same time together.
 
-    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk.
+    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `on_damage` is
+    called in the thread where a job meets damage in the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, on_damage: Callable[[StoreDamaged], None] = lambda _: None) -> None:
         self._path = path
+        self._on_damage = on_damage
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
         self._opened: Future[None] = Future()
@@ -120,8 +125,10 @@ class Database:
         for future, result, error in done:
             if error is None:
                 future.set_result(result)
-            else:
-                future.set_exception(error)
+                continue
+            if isinstance(error, StoreDamaged):
+                self._on_damage(error)
+            future.set_exception(error)
 
     def _attempt(self, connection: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseException | None]:
         connection.execute("SAVEPOINT job")
@@ -147,20 +154,32 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as err:
         raise _as_ours(err, path) from err
     except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(path) from err
         raise StoreUnavailable(
             f"{path} cannot be used ({err.strerror}): make its folder writable for this user",
             reason=Reason.STORE_FAILED,
         ) from err
 
 
+def no_space(path: Path) -> StoreUnavailable:
+    """Return what says that the volume of the store is full."""
+    return StoreUnavailable(
+        f"no space is left for {path}: polling pauses until there is; free some, or enlarge the volume",
+        reason=Reason.STORE_FULL,
+    )
+
+
 def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
-    code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreUnavailable(
-            f"no space is left for {path}: free some, or enlarge the volume", reason=Reason.STORE_FULL
-        )
+    extended_code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if extended_code in _NO_SPACE:
+        return no_space(path)
+    code = extended_code & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable(f"{path} is locked by another program: end it", reason=Reason.STORE_LOCKED)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreDamaged(f"{path} is damaged ({err}): move it away and start again", reason=Reason.STORE_DAMAGED)
+        return StoreDamaged(
+            f"{path} is damaged ({err}): start the agent again, which sets the file aside and saves what can be read",
+            reason=Reason.STORE_DAMAGED,
+        )
     return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)

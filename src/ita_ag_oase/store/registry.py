@@ -1,6 +1,7 @@
 """The settings ever seen with their cursors, the last known rows, and what is forgotten when its time is over."""
 
 import sqlite3
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,7 +16,15 @@ _NUMBER = "setting/"
 
 # Ids deleted, and pages given back to the file system, in one transaction at most.
 _PURGE_ROWS = 20_000
-_VACUUM_PAGES = 2_000
+_VACUUM_PAGES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of the file that hold something, and that could."""
+
+    used_bytes: int
+    free_bytes: int
 
 
 def register(connection: sqlite3.Connection, setting_id: str, name: str, now: int) -> None:
@@ -84,19 +93,24 @@ def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> i
         f" ON s.number = i.setting WHERE i.last_seen < iif(s.id IN ({known}), s.last_fetched_time, ?) - ? LIMIT ?)",
         (KNOWN_ROWS, now, retention_seconds, _PURGE_ROWS),
     ).rowcount
+    give_space_back(connection)
+    return deleted
+
+
+def give_space_back(connection: sqlite3.Connection) -> None:
+    """Give unused pages back to the file system, a bounded number of them."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     # One by one: the sqlite3 module takes only the first step of a statement without columns.
     for _ in range(min(free, _VACUUM_PAGES)):
         connection.execute("PRAGMA incremental_vacuum(1)")
-    return deleted
 
 
-def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the size of all pages in use."""
+def sizes(connection: sqlite3.Connection) -> Sizes:
+    """Return how much of the file is in use and how much is not."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return int((pages - free) * size)
+    return Sizes(used_bytes=(pages - free) * size, free_bytes=free * size)
 
 
 def waiting_events(connection: sqlite3.Connection) -> int:
