@@ -78,6 +78,16 @@ def keep_fact(connection: sqlite3.Connection, name: str, value: bytes) -> None:
     connection.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
 
+def shift(connection: sqlite3.Connection, seconds: int) -> None:
+    """Move cursors and the times at which ids were seen, since the clock by which they were noted was moved."""
+    connection.execute(
+        "UPDATE settings SET last_fetched_time = max(0, last_fetched_time + ?1),"
+        " settled_time = max(0, settled_time + ?1)",
+        (seconds,),
+    )
+    connection.execute("UPDATE ids SET last_seen = max(0, last_seen + ?)", (seconds,))
+
+
 def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> int:
     """Forget ids that no response has held for the retention time and give free pages back; return how many ids.
 

@@ -39,7 +39,8 @@ class Store:
         on_damage: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = path
-        self._database = Database(path)
+        self._database = Database(path, on_damage=self._note_damage)
+        self._loop: asyncio.AbstractEventLoop
         self._on_damage = on_damage
         self.damage: StoreDamaged | None = None
         self._limits = limits
@@ -62,20 +63,21 @@ class Store:
 
     async def open(self) -> None:
         """Open the file, making or migrating it where needed."""
-        await self._in_need(self._open)
-
-    async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def note_damage(err: StoreDamaged) -> None:
-            self.damage = err
-            loop.call_soon_threadsafe(self._on_damage)
-
-        self._database = Database(self._path, on_damage=note_damage)
-        await self._database.open()
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._database.open()
+        except StoreUnavailable as err:
+            if err.reason is not Reason.STORE_FULL or not self._reserve.release():
+                raise
+            self._database = Database(self._path, on_damage=self._note_damage)
+            await self._database.open()
         self._sizes = await self._database.run(registry.sizes)
         with translated(self._path):
             self._reserve.hold()
+
+    def _note_damage(self, err: StoreDamaged) -> None:
+        self.damage = err
+        self._loop.call_soon_threadsafe(self._on_damage)
 
     def close(self) -> None:
         """Close the file after what waits to be written."""
@@ -186,6 +188,10 @@ class Store:
     async def keep_fact(self, name: str, value: bytes) -> None:
         """Keep bytes under a name, in place of those from before."""
         await self._run(lambda connection: registry.keep_fact(connection, name, value))
+
+    async def shift(self, seconds: int) -> None:
+        """Move the cursors and what else was noted by a clock that was moved."""
+        await self._run(lambda connection: registry.shift(connection, seconds))
 
     async def purge(self, now: int) -> int:
         """Forget what no response has held for long; return how many ids. Repeat until it returns 0."""
