@@ -110,7 +110,7 @@ class AgentProcess:
             f"a poll of {setting_names} that brings nothing new",
         )
 
-    def wait_until_delivered(self) -> None:
+    def wait_until_delivered(self, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Return once nothing waits for delivery and no post is under way."""
         about_delivery = ("batch_sending", "nothing_to_deliver")
         self.wait_until(
@@ -118,6 +118,7 @@ class AgentProcess:
                 [line["event"] for line in self.lines() if line["event"] in about_delivery][-1] == about_delivery[1]
             ),
             "the end of delivery",
+            seconds=seconds,
         )
 
     def _quiet_polls(self, setting_name: str) -> int:
@@ -383,7 +384,7 @@ class Assassin:
 
         self._exastro.before_saving = hold
         self._wait(agent, lambda: gate.is_reached, "the post to be held")
-        self._kill(agent)
+        self.kill(agent)
         gate.open()
 
     def saved_in_the_next_life(self, agent: AgentProcess) -> None:
@@ -400,10 +401,10 @@ class Assassin:
 
         self._exastro.before_saving = hold
         self._wait(agent, lambda: gate.is_reached, "the post to be held")
-        self._kill(agent)
+        self.kill(agent)
         following = self._start()
         self._wait(following, lambda: gate.is_open, "the repeated post")
-        self._kill(following)
+        self.kill(following)
         gate.open()
 
     def saved_and_not_answered(self, agent: AgentProcess) -> None:
@@ -417,26 +418,27 @@ class Assassin:
 
         self._exastro.before_answering = hold
         self._wait(agent, lambda: gate.is_reached, "the answer to be held")
-        self._kill(agent)
+        self.kill(agent)
         gate.open()
 
     def right_after_a_poll(self, agent: AgentProcess) -> None:
         """Kill when a source was asked."""
         polls = self._polls()
         self._wait(agent, lambda: self._polls() > polls, "a poll")
-        self._kill(agent)
+        self.kill(agent)
 
     def right_after_saving(self, agent: AgentProcess) -> None:
         """Kill when a poll was saved."""
         self._wait(agent, lambda: agent.lines("collection_finished"), "a poll to be saved")
-        self._kill(agent)
+        self.kill(agent)
 
     def anywhere(self, agent: AgentProcess) -> None:
         """Kill after a while."""
         agent.goes_on_for(self._random.uniform(0.2, self._longest_seconds))
-        self._kill(agent)
+        self.kill(agent)
 
-    def _kill(self, agent: AgentProcess) -> None:
+    def kill(self, agent: AgentProcess) -> None:
+        """Kill an agent now, and count it."""
         agent.kill()
         self.kills += 1
 
