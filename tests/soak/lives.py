@@ -8,13 +8,13 @@ from soak.background import Tally
 from soak.wall_clock import WallClock, sweep
 from support import MOMENTS, SCRIPT, AgentProcess, Assassin, Deployment
 
-_KINDS = {"strike": 84, "terminate": 6, "two_at_once": 6, "long": 4}
+_KINDS = {"strike": 87, "terminate": 6, "two_at_once": 5, "long": 2}
 _USUAL_HOST, _OTHER_HOSTS, _OTHER_HOST_PART = "pod-1", ("pod-2", "pod-3"), 0.1
 _JUMP_BEFORE_START_PART = 0.15
 _SHORT_SECONDS = (0.3, 3.0)
 _LONG_SECONDS = 10.0
 # A moment that does not come while Exastro is down or the sources hang is not waited for.
-_MOMENT_SECONDS = 3.0
+_MOMENT_SECONDS = 2.0
 
 
 class Lives:
