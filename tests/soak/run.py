@@ -12,7 +12,7 @@ from soak.lives import Lives, wait_a_while
 from soak.measures import Measures
 from soak.report import Report
 from soak.sources import GrowingSource, IdSource, ListingSource, RefusedSource, TimeSource, is_refused
-from soak.verdict import judge
+from soak.verdict import judge, parked_in
 from soak.wall_clock import WallClock, library
 from soak.weather import BusyExastro, Weather
 from support import Assassin, deploying
@@ -67,6 +67,7 @@ class Soak:
                 self._begin(lives)
                 kills = self._live(lives)
                 lives.last(*names)
+            parked = parked_in(deployment.store_file)
             return Report(
                 seed=self._plan.seed,
                 seconds=self._seconds(),
@@ -75,7 +76,7 @@ class Soak:
                 exastro_faults=self._exastro_faults.counts,
                 source_faults=self._source_faults.counts,
                 jumps=str(self._wall_clock.jumps) if self._wall_clock else f"none ({self._why_no_jumps})",
-                verdicts=judge(self._sources, self._exastro, deployment.store_file),
+                verdicts=[judge(source, self._exastro, parked) for source in self._sources],
                 peak_mebibytes=measures.peak_mebibytes,
                 open_files=measures.open_files,
                 stored_bytes=deployment.stored_bytes,

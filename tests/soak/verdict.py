@@ -34,19 +34,14 @@ class Verdict:
         return not (self.lost or self.repeated or self.out_of_order)
 
 
-def judge(sources: Sequence[GrowingSource], exastro: DemoExastro, store_file: Path) -> list[Verdict]:
-    """Return what became of the events of each source.
+def judge(source: GrowingSource, exastro: DemoExastro, parked_events: Sequence[tuple[str, Event]]) -> Verdict:
+    """Return what became of the events of a source; the parked events come with the names of their settings.
 
     Each that was made shall be at Exastro once, in order, or parked once, where it is refused for good. What was parked
-    without such a reason counts as lost. No agent may be running.
+    without such a reason counts as lost.
     """
-    parked = _parked(store_file)
-    return [_judge(source, exastro, [event for name, event in parked if name == source.name]) for source in sources]
-
-
-def _judge(source: GrowingSource, exastro: DemoExastro, parked_events: Sequence[Event]) -> Verdict:
     arrived = [_number(saved.event) for saved in exastro.events_of(source.name)]
-    parked = [_number(event) for event in parked_events]
+    parked = [_number(event) for name, event in parked_events if name == source.name]
     lost = (set(source.made) - source.refused - set(arrived)) | (source.refused ^ set(parked))
     firsts = [number for number in dict.fromkeys(arrived) if number > 0]
     return Verdict(
@@ -60,14 +55,15 @@ def _judge(source: GrowingSource, exastro: DemoExastro, parked_events: Sequence[
     )
 
 
-def _number(event: Event) -> int:
-    return -int(event["error"]) if "error" in event else int(event["id"])
-
-
-def _parked(store_file: Path) -> list[tuple[str, Event]]:
+def parked_in(store_file: Path) -> list[tuple[str, Event]]:
+    """Return the parked events of a store that no agent uses, each with the name of its setting."""
     with closing(sqlite3.connect(store_file)) as connection:
         rows = connection.execute(
             "SELECT s.name, p.events FROM groups g JOIN settings s ON s.number = g.setting"
             " JOIN pieces p ON p.group_number = g.number WHERE g.parked_reason IS NOT NULL ORDER BY g.number, p.id"
         ).fetchall()
     return [(name, event) for name, events in rows for event in json.loads(b"[%b]" % events)]
+
+
+def _number(event: Event) -> int:
+    return -int(event["error"]) if "error" in event else int(event["id"])
