@@ -17,9 +17,12 @@ def main() -> int:
     """Run what the arguments ask for; return the exit code."""
     plan = _plan()
     folder = Path(tempfile.mkdtemp(prefix="ita-ag-oase-soak-"))
-    print(f"seed {plan.seed}, {plan.kills or 'any number of'} kills, logs and store in {folder}", flush=True)
+    soak = Soak(plan, folder)
+    print(f"seed {plan.seed}, logs and store in {folder}", flush=True)
+    if soak.why_no_jumps:
+        print(f"the clock does not jump: {soak.why_no_jumps}", flush=True)
     try:
-        report = Soak(plan, folder).run()
+        report = soak.run()
     except AssertionError as err:
         print(f"an agent did what none may, see the last logs in {folder}: {err}")
         return 1

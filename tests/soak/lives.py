@@ -39,8 +39,7 @@ class Lives:
             assassin.strike(kind)
         else:
             assassin.leave()
-            way: Callable[[Assassin], None] = getattr(self, f"_{kind}")
-            way(assassin)
+            {"terminate": self._terminate, "two_at_once": self._two_at_once, "long": self._long}[kind](assassin)
         self._tally.add(kind)
         self._sweep()
 

@@ -15,7 +15,7 @@ from soak.sources import GrowingSource, IdSource, ListingSource, RefusedSource, 
 from soak.verdict import judge, parked_in
 from soak.wall_clock import WallClock, library
 from soak.weather import BusyExastro, Weather
-from support import Assassin, deploying
+from support import Assassin, Deployment, deploying
 
 _PROGRESS_SECONDS = 60.0
 # Of what a source lists, this many stay although Exastro has them; the greater bound is there for the soak's own sake.
@@ -33,7 +33,7 @@ class Plan:
 
 
 class Soak:
-    """One run of a plan in a folder."""
+    """One run of a plan in a folder. `why_no_jumps` is empty where the clock jumps."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan = plan
@@ -43,7 +43,7 @@ class Soak:
         self._exastro.refuses = is_refused
         self._exastro_faults, self._source_faults, self._ways = Tally(), Tally(), Tally()
         self._sources = self._make_sources()
-        self._wall_clock, self._why_no_jumps = self._make_wall_clock()
+        self._wall_clock, self.why_no_jumps = self._make_wall_clock()
 
     def run(self) -> Report:
         """Run to the end and return what became of the events.
@@ -67,21 +67,7 @@ class Soak:
                 self._begin(lives)
                 kills = self._live(lives)
                 lives.last(*names)
-            parked = parked_in(deployment.store_file)
-            return Report(
-                seed=self._plan.seed,
-                seconds=self._seconds(),
-                kills=kills,
-                ways=self._ways.counts,
-                exastro_faults=self._exastro_faults.counts,
-                source_faults=self._source_faults.counts,
-                jumps=str(self._wall_clock.jumps) if self._wall_clock else f"none ({self._why_no_jumps})",
-                verdicts=[judge(source, self._exastro, parked) for source in self._sources],
-                peak_mebibytes=measures.peak_mebibytes,
-                open_files=measures.open_files,
-                stored_bytes=deployment.stored_bytes,
-                most_stored_bytes=measures.stored_bytes,
-            )
+            return self._report(kills, measures, deployment)
 
     def _make_sources(self) -> list[GrowingSource]:
         tally, counts = self._source_faults, self._exastro.counts
@@ -102,7 +88,7 @@ class Soak:
             return None, "switched off"
         found = library()
         if found is None:
-            return None, "libfaketime is missing"
+            return None, "libfaketime, the Debian package of that name, is missing"
         return WallClock(found, self._folder, self._random("clock")), ""
 
     def _random(self, of: str) -> random.Random:
@@ -140,6 +126,23 @@ class Soak:
                     self._tell_progress(assassin.kills)
         assassin.leave()
         return assassin.kills
+
+    def _report(self, kills: int, measures: Measures, deployment: Deployment) -> Report:
+        parked = parked_in(deployment.store_file)
+        return Report(
+            seed=self._plan.seed,
+            seconds=self._seconds(),
+            kills=kills,
+            ways=self._ways.counts,
+            exastro_faults=self._exastro_faults.counts,
+            source_faults=self._source_faults.counts,
+            jumps=str(self._wall_clock.jumps) if self._wall_clock else f"none ({self.why_no_jumps})",
+            verdicts=[judge(source, self._exastro, parked) for source in self._sources],
+            peak_mebibytes=measures.peak_mebibytes,
+            open_files=measures.open_files,
+            stored_bytes=deployment.stored_bytes,
+            most_stored_bytes=measures.stored_bytes,
+        )
 
     def _is_over(self, kills: int) -> bool:
         return self._seconds() >= self._plan.seconds if self._plan.kills is None else kills >= self._plan.kills

@@ -1,10 +1,11 @@
 """The sources of a soak: all of them grow, and each answers some polls badly."""
 
+import bisect
 import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -31,7 +32,8 @@ class GrowingSource(ScriptedSource):
         super().__init__(name, self._answer_well_or_badly, **{"RESPONSE_KEY": "items", "EVENT_ID_KEY": "id", **columns})
         self.served: set[int] = set()
         self.refused: set[int] = set()
-        self._random = random_
+        # Apart from each other, so that what it makes does not depend on how many polls come.
+        self._growth, self._faults = random.Random(random_.random()), random.Random(random_.random())
         self._tally = tally
         self._texts: list[str] = []
         self._clocks: list[int] = []
@@ -45,9 +47,9 @@ class GrowingSource(ScriptedSource):
 
     def grow(self) -> float:
         """Make some events, at times many; return after how many seconds to make more."""
-        count = self._random.randint(50, 250) if self._random.random() < _MANY_PART else self._random.randint(0, 4)
+        count = self._growth.randint(50, 250) if self._growth.random() < _MANY_PART else self._growth.randint(0, 4)
         self.make(count)
-        return self._random.uniform(0.5, 1.5) * _GROW_EVERY_SECONDS
+        return self._growth.uniform(0.5, 1.5) * _GROW_EVERY_SECONDS
 
     def make(self, count: int) -> None:
         """Make so many events now."""
@@ -66,7 +68,7 @@ class GrowingSource(ScriptedSource):
 
     def _make(self) -> None:
         now = int(clock.now())
-        event = {"id": len(self._texts) + 1, "clock": now, "text": "x" * self._random.randint(0, 600)}
+        event = {"id": len(self._texts) + 1, "clock": now, "text": "x" * self._growth.randint(0, 600)}
         self._texts.append(json.dumps(event))
         self._clocks.append(now)
 
@@ -74,12 +76,15 @@ class GrowingSource(ScriptedSource):
         """Return the least id that the answer holds."""
         raise NotImplementedError
 
+    def _first_since(self, time: int) -> int:
+        return bisect.bisect_left(self._clocks, time) + 1
+
     def _answer_well_or_badly(self, request: Request) -> Reply:
         # An event made later lies, by this source's clock, not before this poll.
         with self._lock:
             ids = range(self._first_listed(request), len(self._texts) + 1)
             body = f'{{"items": [{", ".join(self._texts[ids.start - 1 :])}]}}'.encode()
-            fault = None if self._is_calm or self._random.random() >= _FAULT_PART else self._random.choice(_FAULTS)
+            fault = None if self._is_calm or self._faults.random() >= _FAULT_PART else self._faults.choice(_FAULTS)
         if fault is None:
             return Reply(body=body, on_sent=lambda: self.served.update(ids))
         self._tally.add(fault)
@@ -90,8 +95,8 @@ class GrowingSource(ScriptedSource):
             "503": as_html("Service Unavailable", 503),
             "cut": Reply(is_cut=True),
             "html": as_html("Please log in", 200),
-            "hanging": Reply(body=body, hang_seconds=self._random.uniform(2, 6), on_sent=on_sent),
-            "slow": Reply(pieces=_trickle(body, self._random.uniform(0.5, 3)), on_sent=on_sent),
+            "hanging": Reply(body=body, hang_seconds=self._faults.uniform(2, 6), on_sent=on_sent),
+            "slow": Reply(pieces=_trickle(body, self._faults.uniform(0.5, 3)), on_sent=on_sent),
             "torn JSON": Reply(body=body[: len(body) // 2]),
             # Another one each time: what Exastro gets of them can be told apart.
             "unusable JSON": as_json({"error": len(self.polls)}),
@@ -111,9 +116,12 @@ class ListingSource(GrowingSource):
         self._closed = 0
 
     def _first_listed(self, _: Request) -> int:
-        while self._has_arrived(self._closed + 1):
+        while self._is_done_with(self._closed + 1):
             self._closed += 1
         return max(1, min(len(self._texts) - self._kept, self._closed) + 1)
+
+    def _is_done_with(self, number: int) -> bool:
+        return self._has_arrived(number)
 
 
 class RefusedSource(ListingSource):
@@ -121,10 +129,13 @@ class RefusedSource(ListingSource):
 
     def _make(self) -> None:
         super()._make()
-        if self._random.random() < _REFUSED_PART:
+        if self._growth.random() < _REFUSED_PART:
             number = len(self._texts)
             self.refused.add(number)
             self._texts[-1] = json.dumps({**json.loads(self._texts[-1]), "refused": True})
+
+    def _is_done_with(self, number: int) -> bool:
+        return number in self.refused or super()._is_done_with(number)
 
 
 def is_refused(event: Mapping[str, Any]) -> bool:
@@ -140,7 +151,7 @@ class TimeSource(GrowingSource):
         super().__init__(name, random_, tally, PARAMETER=parameter)
 
     def _first_listed(self, request: Request) -> int:
-        return _since(self._clocks, _asked(request, "time_from"))
+        return self._first_since(_asked(request, "time_from"))
 
 
 class IdSource(GrowingSource):
@@ -155,11 +166,7 @@ class IdSource(GrowingSource):
         super().__init__(name, random_, tally, PARAMETER=parameter)
 
     def _first_listed(self, request: Request) -> int:
-        return _asked(request, "id_from") or _since(self._clocks, _asked(request, "time_from"))
-
-
-def _since(clocks: Sequence[int], time: int) -> int:
-    return next((number for number, made in enumerate(clocks, 1) if made >= time), len(clocks) + 1)
+        return _asked(request, "id_from") or self._first_since(_asked(request, "time_from"))
 
 
 def _asked(request: Request, name: str) -> int:

@@ -23,8 +23,8 @@ _REFUSING = ("413", "400")
 class BusyExastro(DemoExastro):
     """An Exastro that knows how many posts it works on."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self.under_way = 0
         self._counting = threading.Lock()
 
@@ -45,7 +45,8 @@ class Weather:
 
     def __init__(self, exastro: BusyExastro, random_: random.Random, tally: Tally) -> None:
         self._exastro = exastro
-        self._random = random_
+        # Apart from each other, so that the moods do not depend on how many posts come.
+        self._moods, self._faults = random.Random(random_.random()), random.Random(random_.random())
         self._tally = tally
         self._mood = "calm"
         self._limit_bytes = _LIMITS_BYTES[-1]
@@ -55,16 +56,16 @@ class Weather:
     def change(self) -> float:
         """Change the mood; return for how many seconds it lasts."""
         self._leave()
-        self._mood = self._random.choices(list(_MOODS), list(_MOODS.values()))[0]
+        self._mood = self._moods.choices(list(_MOODS), list(_MOODS.values()))[0]
         if self._mood == "down":
             self._tally.add("down")
             self._exastro.__exit__()
         elif self._mood == "limit":
             self._tally.add("limit changed")
-            self._limit_bytes = self._random.choice(_LIMITS_BYTES)
+            self._limit_bytes = self._moods.choice(_LIMITS_BYTES)
         elif self._mood == "unsteady":
-            self._exastro.settings_faults.append(self._random.choice(_SETTINGS_FAULTS))
-        return self._random.uniform(*_MOOD_SECONDS)
+            self._exastro.settings_faults.append(self._moods.choice(_SETTINGS_FAULTS))
+        return self._moods.uniform(*_MOOD_SECONDS)
 
     def clear(self) -> None:
         """Let Exastro work well from now on."""
@@ -89,14 +90,14 @@ class Weather:
     def _fault(self, request: Request) -> str | None:
         if len(request.body) > self._limit_bytes:
             return "413"
-        is_due = self._mood == "unsteady" and self._random.random() < _UNSTEADY_PART
-        return self._random.choice(FAULTS) if is_due else None
+        is_due = self._mood == "unsteady" and self._faults.random() < _UNSTEADY_PART
+        return self._faults.choice(FAULTS) if is_due else None
 
     def _may_refuse(self, request: Request) -> bool:
         # A request that is refused while an older one is still worked on says nothing about that one.
         return request.body.count(b'"_exastro_oase_event_id":') > 1 and self._exastro.under_way == 1
 
     def _delay(self) -> None:
-        if self._mood == "slow" and self._random.random() < _UNSTEADY_PART:
+        if self._mood == "slow" and self._faults.random() < _UNSTEADY_PART:
             self._tally.add("slow")
-            time.sleep(self._random.uniform(*_SLOW_SECONDS))
+            time.sleep(self._faults.uniform(*_SLOW_SECONDS))
