@@ -9,11 +9,13 @@ from ita_ag_oase.demo.exastro import FAULTS, DemoExastro
 from ita_ag_oase.demo.loopback import Reply, Request
 from soak.background import Tally
 
-_MOODS = {"calm": 50, "unsteady": 25, "slow": 10, "down": 7, "limit": 8}
+_MOODS = {"calm": 32, "unsteady": 43, "slow": 10, "down": 7, "limit": 8}
+# Those that save and do not say so try the agent most.
+_FAULTS = (*FAULTS, *["lost", "half"] * 3)
 _SETTINGS_FAULTS = ("503", "cut", "html", "498", "401")
-_UNSTEADY_PART = 0.3
+_UNSTEADY_PART = 0.4
 _SLOW_SECONDS = (0.1, 1.5)
-_MOOD_SECONDS = (1.0, 5.0)
+_MOOD_SECONDS = (0.5, 4.0)
 # Even the least lets any single event of the sources pass: that refuses nothing for good.
 _LIMITS_BYTES = (8_000, 20_000, 60_000, 1 << 30)
 # Refusals that hold for good where they meet a single event.
@@ -91,7 +93,7 @@ class Weather:
         if len(request.body) > self._limit_bytes:
             return "413"
         is_due = self._mood == "unsteady" and self._faults.random() < _UNSTEADY_PART
-        return self._faults.choice(FAULTS) if is_due else None
+        return self._faults.choice(_FAULTS) if is_due else None
 
     def _may_refuse(self, request: Request) -> bool:
         # A request that is refused while an older one is still worked on says nothing about that one.
