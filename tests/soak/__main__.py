@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _plan() -> Plan:
-    parser = argparse.ArgumentParser(prog="make soak", description=sys.modules[__name__].__doc__)
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=_MINUTES, help=f"how long (default {_MINUTES:g})")
     parser.add_argument("--kills", type=int, help="how many kills, instead of a time")
     parser.add_argument("--seed", type=int, default=random.randrange(_SEEDS), help="of all choices (default: any)")
