@@ -1,7 +1,8 @@
 """Store and delivery together, against an Exastro that keeps to protocol section 1.5."""
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,38 @@ class TestTooLarge:
                     await bench.restart()
         assert bench.arrived("n1") == [str(number) for number in range(400)]
         assert bench.exastro.repeated == 0
+
+    @pytest.mark.parametrize("between", range(1, 8))
+    async def test_two_answers_lost_around_a_fall_of_the_gateways_limit_repeat_nothing(
+        self, tmp_path: Path, between: int
+    ) -> None:
+        async with Bench(tmp_path, batch_events=20) as bench:
+            await bench.introduce()
+            await bench.poll("n1", [usable(number, filler="x" * 600) for number in range(20)])
+            faults: Iterator[str | None] = iter(["lost", *[None] * between, "lost"])
+            bench.exastro.before_saving = lambda _: next(faults, None)
+            # The faults come before it, so that the first request passes.
+            bench.exastro.max_request_bytes = 8_000
+            for _ in range(2):
+                with contextlib.suppress(ExastroUnavailable):
+                    await bench.deliver_all()
+            await bench.deliver_all()
+        assert bench.arrived("n1") == [str(number) for number in range(20)]
+
+    async def test_a_rest_under_another_key_that_is_taken_moves_on_and_is_not_lost(self, tmp_path: Path) -> None:
+        async with Bench(tmp_path, batch_events=20) as bench:
+            await bench.introduce()
+            await bench.poll("n1", [usable(number, filler="x" * 600) for number in range(20)])
+            # Of each event that goes ahead the first answer gets lost, and the second tells nothing about the whole.
+            faults: Iterator[str | None] = iter(["503", None, *["lost", None] * 5])
+            bench.exastro.before_saving = lambda _: next(faults, None)
+            bench.exastro.max_request_bytes = 8_000
+            for _ in range(6):
+                with pytest.raises(ExastroUnavailable):
+                    await bench.deliver_all()
+            bench.exastro._progress = {key: int(bench.now) + 50 for key in bench.exastro._progress}
+            await bench.deliver_all()
+        assert bench.arrived("n1") == [str(number) for number in range(20)]
 
     async def test_what_is_too_large_only_once_arrives_all_the_same(self, bench: Bench) -> None:
         await bench.introduce()

@@ -89,6 +89,8 @@ def next_batch(connection: sqlite3.Connection, limits: BatchLimits, now: int) ->
     if not any(row.in_request and row.maybe_saved for row in rows):
         for row in rows:
             _settle_key(connection, row, now)
+        # Under another key, or behind a group that moved up, one was never offered.
+        rows = [_with_state(connection, row) for row in rows]
     found = [(row, _group(connection, row, _sound_pieces(connection, row))) for row in rows]
     for group in [group for _, group in found if not group.pieces]:
         park_damaged(connection, group.number, now)
@@ -143,8 +145,8 @@ def cut(connection: sqlite3.Connection, number: int) -> bool:
 
     One that was surely not saved is cut in halves; the second gets a key when its turn comes. Of one that may have been
     saved, the first event alone goes ahead, to find out: its key lies before that of the whole where a second is
-    unused, so that "already saved" is true of each part whatever happened. Otherwise it takes the key of the whole, and
-    its answer speaks for the rest.
+    unused, so that "already saved" is true of each part also when its answer gets lost. Otherwise it takes the key of
+    the whole, and its answer speaks for the rest.
     """
     key, cut_key, state, settled_key = connection.execute(
         "SELECT g.key, g.cut_key, g.maybe_saved, s.settled_key FROM groups g"
@@ -163,8 +165,8 @@ def cut(connection: sqlite3.Connection, number: int) -> bool:
     if state == NOT_SAVED:
         marks = [(key, None, state, number), (None, None, state, later)]
     elif key is not None and key - settled_key > 1:
-        earlier = key - min(key - settled_key, _FREE_SECONDS) // 2
-        marks = [(earlier, None, MAYBE, number), (key, None, MAYBE, later)]
+        earlier = max(settled_key, key - _FREE_SECONDS) + 1
+        marks = [(earlier, key, WHOLE_MAYBE, number), (key, key, MAYBE, later)]
     else:
         whole = cut_key if key is None else key
         marks = [(key, whole, WHOLE_MAYBE, number), (None, whole, WHOLE_MAYBE, later)]
@@ -247,6 +249,11 @@ def _middle(sizes: list[int]) -> int:
 
 def _rows(connection: sqlite3.Connection, query: str) -> Iterator[_Row]:
     return map(_Row._make, connection.execute(query))
+
+
+def _with_state(connection: sqlite3.Connection, row: _Row) -> _Row:
+    (state,) = connection.execute("SELECT maybe_saved FROM groups WHERE number = ?", (row.number,)).fetchone()
+    return row._replace(maybe_saved=state)
 
 
 def _sound_pieces(connection: sqlite3.Connection, row: _Row) -> tuple[bytes, ...]:
@@ -371,9 +378,12 @@ def _move_up(connection: sqlite3.Connection, number: int, smallest: int) -> None
 
 
 def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: bool) -> None:
-    setting, agent_name, fetched_time, state = connection.execute(
-        "SELECT setting, agent_name, fetched_time, maybe_saved FROM groups WHERE number = ?", (number,)
+    setting, agent_name, fetched_time, cut_key, state = connection.execute(
+        "SELECT setting, agent_name, fetched_time, cut_key, maybe_saved FROM groups WHERE number = ?", (number,)
     ).fetchone()
+    # It was never saved by itself, so the whole had been, under its own key.
+    was_whole_saved = state == WHOLE_MAYBE_OFFERED and not is_fresh
+    key = cut_key if was_whole_saved else key
     connection.execute(
         "UPDATE settings SET settled_key = max(settled_key, ?), settled_time = max(settled_time, ?), saved_as = ?"
         " WHERE number = ?",
@@ -388,11 +398,11 @@ def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: 
         )
         return
     saved = [number]
-    if state == WHOLE_MAYBE_OFFERED:
-        # It was never saved by itself, so the whole had been, and with it the other parts.
+    if was_whole_saved:
+        # And with it the other parts; those of the same request have answers of their own.
         parts = connection.execute(
-            "SELECT number FROM groups WHERE setting = ? AND parked_reason IS NULL AND cut_key = ? AND number != ?",
-            (setting, key, number),
+            "SELECT number FROM groups WHERE setting = ? AND parked_reason IS NULL AND cut_key = ? AND in_request = 0",
+            (setting, key),
         )
         saved += [part for (part,) in parts]
     _delete(connection, setting, saved, counted_as="already_saved")
