@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 from ita_ag_oase import __version__
 
 if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     from ita_ag_oase.model import GroupChoice, GroupKey
     from ita_ag_oase.observability.logs import Redactor
+
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
 _M_MMAP_THRESHOLD = -3
 _OWN_MAPPING_BYTES = 131_072
@@ -112,8 +113,8 @@ def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: arg
         epilog=_OUTBOX_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    outbox.set_defaults(action="list", store=None, json=False, keys=False)
     actions = outbox.add_subparsers(dest="action", metavar="ACTION")
+    outbox.set_defaults(action="list", store=None, json=False, keys=False)
     listing = actions.add_parser("list", parents=[where, form], help="show how much there is (also without ACTION)")
     listing.add_argument("--keys", action="store_true", help="show each group with its KEY")
     showing = actions.add_parser("show", parents=[where, form], help="show a group with its first 10 events")

@@ -14,7 +14,7 @@ _MAX_PROBLEMS = 10
 
 _LEDGER_COLUMNS = ("seen", "new", "known", "repeated", "delivered", "already_saved", "dropped", "lost")
 _REPORT = "keep a copy of the store and report it as a defect of the agent"
-_PARKS = "delivery parks the group; then export, retry or drop it with `ita-ag-oase outbox`"
+_ONCE_PARKED = "once it is parked, export, retry or drop it with `ita-ag-oase outbox`"
 
 
 def verify(connection: sqlite3.Connection, path: Path) -> Verification:
@@ -100,7 +100,7 @@ def _counts(connection: sqlite3.Connection) -> Iterator[str]:
     for number, event_count, byte_count, events, bytes_ in rows.fetchall():
         yield (
             f"{_key(connection, number)}: the group tells of {event_count} events in {byte_count} bytes, its pieces "
-            f"hold {events} in {bytes_}: {_PARKS}"
+            f"hold {events} in {bytes_}: {_REPORT if events == event_count else _ONCE_PARKED}"
         )
 
 
@@ -109,7 +109,7 @@ def _pieces(connection: sqlite3.Connection) -> Iterator[str]:
     for group, event_count, events, checksum in rows:
         problem = _problem(event_count, events, checksum)
         if problem:
-            yield f"{_key(connection, group)}: {problem}: check the volume; {_PARKS}"
+            yield f"{_key(connection, group)}: {problem}: check the volume; {_ONCE_PARKED}"
 
 
 def _problem(event_count: int, events: bytes, checksum: int | None) -> str | None:

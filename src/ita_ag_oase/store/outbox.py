@@ -184,8 +184,12 @@ def park_damaged(connection: sqlite3.Connection, number: int, now: int) -> None:
 def drop(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     """Take groups that are not in flight out for good; the ledger counts them as dropped."""
     for number in numbers:
-        retire_key(connection, number)
-        (setting,) = connection.execute("SELECT setting FROM groups WHERE number = ?", (number,)).fetchone()
+        setting, state = connection.execute(
+            "SELECT setting, maybe_saved FROM groups WHERE number = ?", (number,)
+        ).fetchone()
+        # Otherwise the key never counted, and those of groups before it shall not look settled.
+        if state != NOT_SAVED:
+            retire_key(connection, number)
         _delete(connection, setting, [number], counted_as="dropped")
 
 
