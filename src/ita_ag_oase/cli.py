@@ -216,7 +216,7 @@ def _look_after_outbox(options: argparse.Namespace, path: Path) -> int:
     if options.action == "list":
         listing = outbox.list_groups if options.keys else outbox.list_settings
         return listing(path, as_json=options.json)
-    choice = _choice(**vars(options))
+    choice = _choice(options)
     if options.action == "show":
         return outbox.show(path, choice, shows_all=options.all, as_json=options.json)
     if options.action == "retry":
@@ -226,23 +226,21 @@ def _look_after_outbox(options: argparse.Namespace, path: Path) -> int:
     return outbox.export(path, options.file, choice, overwrites=options.force)
 
 
-def _choice(
-    *,
-    action: str,
-    key: Sequence["GroupKey"] = (),
-    setting: str | None = None,
-    reason: str | None = None,
-    waiting: bool = False,
-    **_: object,
-) -> "GroupChoice":
+def _choice(options: argparse.Namespace) -> "GroupChoice":
     from ita_ag_oase.model import GroupChoice, GroupState
 
+    given = vars(options)
     states = {GroupState.PARKED}
-    if waiting:
+    if given.get("waiting"):
         states.add(GroupState.WAITING)
-    if action == "show" or (waiting and action == "export"):
+    if options.action == "show" or (given.get("waiting") and options.action == "export"):
         states.update(GroupState)
-    return GroupChoice(frozenset(states), frozenset(key), setting, reason)
+    return GroupChoice(
+        states=frozenset(states),
+        keys=frozenset(given.get("key", ())),
+        setting_name=given.get("setting"),
+        reason=given.get("reason"),
+    )
 
 
 def _give_memory_back() -> None:

@@ -443,29 +443,6 @@ class TestExport:
         )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["outbox", "retry"], "outbox retry: name the groups by KEY, --setting NAME or --reason TEXT"),
-        (["outbox", "drop", "--yes"], "outbox drop: name the groups by KEY, --setting NAME or --reason TEXT"),
-        (["outbox", "show"], "the following arguments are required: KEY"),
-        (["outbox", "show", "n1"], "'n1' is no key: write SETTING@FETCHED_TIME"),
-        (["outbox", "retry", "n1@-"], "'n1@-' is no key: write SETTING@FETCHED_TIME"),
-        (["outbox", "drop", "@17"], "'@17' is no key: write SETTING@FETCHED_TIME"),
-        (["outbox", "export"], "the following arguments are required: FILE"),
-        (["outbox", "fly"], "argument ACTION: invalid choice: 'fly'"),
-        (["verify", "--keys"], "unrecognized arguments: --keys"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_call_is_refused_with_code_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert (ended.value.code, complaint in capsys.readouterr().err) == (2, True)
-
-
 async def test_a_key_is_split_at_its_last_at_sign(bench: Bench, run: Run) -> None:
     with StoreAccess(bench._path) as store:
         store._connection.execute("UPDATE settings SET name = 'a@b' WHERE name = 'n1'")
