@@ -255,8 +255,7 @@ class GroupChoice:
 class OutboxGroup:
     """A group of the outbox as a person sees it, without its events.
 
-    `since` is when it was parked, else its fetched time, in epoch seconds; None for a part of a group that was cut and
-    for a retried group, which have no key yet.
+    `since` is when it was parked, else when its poll started, in epoch seconds.
     """
 
     number: int
@@ -265,14 +264,14 @@ class OutboxGroup:
     state: GroupState
     reason: str | None
     parked_time: int | None
-    since: int | None
+    since: int
     event_count: int
     byte_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxSummary:
-    """How much of a setting is in a state for the same reason; `oldest` is the earliest `since` that is known."""
+    """How much of a setting is in a state for the same reason; `oldest` is the earliest `since`."""
 
     setting_name: str
     state: GroupState
@@ -280,7 +279,7 @@ class OutboxSummary:
     group_count: int
     event_count: int
     byte_count: int
-    oldest: int | None
+    oldest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -365,7 +365,7 @@ class TestLooking:
         assert found == [
             OutboxSummary("n1", GroupState.PARKED, reason, 1, 2, parked.byte_count, START + 5),
             OutboxSummary("n2", GroupState.IN_FLIGHT, None, 1, 1, in_flight.byte_count, START + 10),
-            OutboxSummary("n2", GroupState.WAITING, None, 1, 1, waiting.byte_count, START + 13),
+            OutboxSummary("n2", GroupState.WAITING, None, 1, 1, waiting.byte_count, START + 10),
         ]
 
     @pytest.mark.parametrize(

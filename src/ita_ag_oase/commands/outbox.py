@@ -155,7 +155,7 @@ def _facts_of_group(group: OutboxGroup, now: int) -> dict[str, Any]:
         **_head(group),
         "agent_name": group.agent_name,
         "fetched_time": group.key.fetched_time,
-        "age_seconds": _seconds_since(group.since, now),
+        "age_seconds": now - group.since,
         "events": group.event_count,
         "bytes": group.byte_count,
     }
@@ -173,18 +173,18 @@ def _facts_of_summary(summary: OutboxSummary, now: int) -> dict[str, Any]:
         "groups": summary.group_count,
         "events": summary.event_count,
         "bytes": summary.byte_count,
-        "oldest_age_seconds": _seconds_since(summary.oldest, now),
+        "oldest_age_seconds": now - summary.oldest,
     }
 
 
 def _row_of_group(group: OutboxGroup, now: int) -> tuple[str | int, ...]:
-    how_old = age(_seconds_since(group.since, now))
+    how_old = age(now - group.since)
     return str(group.key), group.state, group.event_count, group.byte_count, how_old, group.reason or ""
 
 
 def _row_of_summary(summary: OutboxSummary, now: int) -> tuple[str | int, ...]:
     counts = summary.group_count, summary.event_count, summary.byte_count
-    how_old = age(_seconds_since(summary.oldest, now))
+    how_old = age(now - summary.oldest)
     return summary.setting_name, summary.state, *counts, how_old, summary.reason or ""
 
 
@@ -211,10 +211,6 @@ def _print_group(group: OutboxGroup, contents: list[tuple[str, bytes]]) -> None:
 
 def _time(seconds: int | None) -> str:
     return "-" if seconds is None else f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
-
-
-def _seconds_since(time: int | None, now: int) -> int | None:
-    return None if time is None else now - time
 
 
 def _amount(tally: Tally) -> str:

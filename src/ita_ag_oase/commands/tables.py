@@ -20,10 +20,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def age(seconds: int | None) -> str:
-    """Return a duration in its greatest whole unit, such as `3 min`; `-` where it is not known."""
-    if seconds is None:
-        return "-"
+def age(seconds: int) -> str:
+    """Return a duration in its greatest whole unit, such as `3 min`."""
     for unit, name in _UNITS:
         if seconds >= unit:
             return f"{seconds // unit} {name}"

@@ -13,6 +13,7 @@ from ita_ag_oase.store.pieces import PIECE_COLUMNS, events_in, is_sound
 _MAX_PROBLEMS = 10
 
 _LEDGER_COLUMNS = ("seen", "new", "known", "repeated", "delivered", "already_saved", "dropped", "lost")
+_RESTART = "restart the agent, which sets the file aside and saves what can be read"
 _REPORT = "keep a copy of the store and report it as a defect of the agent"
 _ONCE_PARKED = "once it is parked, export, retry or drop it with `ita-ag-oase outbox`"
 
@@ -41,13 +42,13 @@ def _until_damage(
         with translated(path):
             yield from check(connection)
     except StoreDamaged as err:
-        yield str(err)
+        yield f"the file is damaged ({err.__cause__}): {_RESTART}"
 
 
 def _integrity(connection: sqlite3.Connection) -> Iterator[str]:
     for (text,) in connection.execute(f"PRAGMA integrity_check({_MAX_PROBLEMS})"):
         if text != "ok":
-            yield f"the file is damaged ({'; '.join(text.splitlines())}): keep a copy, move it away and start again"
+            yield f"the file is damaged ({'; '.join(text.splitlines())}): {_RESTART}"
 
 
 def _ledgers(connection: sqlite3.Connection) -> Iterator[Ledger]:
@@ -86,7 +87,7 @@ def _groups_alone(connection: sqlite3.Connection) -> Iterator[str]:
         query = f"SELECT count(*) FROM {table} WHERE {column} NOT IN (SELECT number FROM {owner})"  # noqa: S608
         (count,) = connection.execute(query).fetchone()
         if count:
-            yield f"{count} {what}: their events are never delivered; {_REPORT}"
+            yield f"{count} {what}: {_RESTART}"
 
 
 def _counts(connection: sqlite3.Connection) -> Iterator[str]:
@@ -100,7 +101,7 @@ def _counts(connection: sqlite3.Connection) -> Iterator[str]:
     for number, event_count, byte_count, events, bytes_ in rows.fetchall():
         yield (
             f"{_key(connection, number)}: the group tells of {event_count} events in {byte_count} bytes, its pieces "
-            f"hold {events} in {bytes_}: {_REPORT if events == event_count else _ONCE_PARKED}"
+            f"hold {events} in {bytes_}: {_RESTART}"
         )
 
 

@@ -23,7 +23,7 @@ _STATE = (
     f"CASE WHEN g.parked_reason IS NOT NULL THEN '{GroupState.PARKED}' WHEN g.in_request = 1"
     f" THEN '{GroupState.IN_FLIGHT}' ELSE '{GroupState.WAITING}' END"
 )
-_SINCE = "coalesce(g.parked_time, g.key, g.cut_key)"
+_SINCE = "coalesce(g.parked_time, g.fetched_time)"
 _FROM = " FROM groups g JOIN settings s ON s.number = g.setting"
 
 
