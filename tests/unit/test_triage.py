@@ -121,6 +121,16 @@ class TestRetry:
             (ledger, _) = store.verify().ledgers
         assert (getattr(ledger, meant), ledger.is_balanced) == (3 if meant == "delivered" else 1, True)
 
+    async def test_several_that_go_first_leave_a_store_that_passes_for_sound(self, bench: Bench) -> None:
+        for name in ("n1", "n2"):
+            await park(bench, name, [1, 2], first_faults=["lost"])
+        await bench.poll("n1", [usable(3)])
+        assert retry(bench) == Tally(groups=2, events=4)
+        await bench.restart()
+        assert await bench.store.mend(agent_name="agent-1", now=bench.now) is None
+        await bench.deliver_all()
+        assert (bench.arrived("n1"), bench.arrived("n2"), bench.exastro.repeated) == (["1", "2", "3"], ["1", "2"], 0)
+
     async def test_it_gets_a_new_key_once_a_later_one_of_the_setting_was_saved(self, bench: Bench) -> None:
         # It was not saved, and "already saved" would now be said of the later one's key.
         await park(bench, "n1", [1], first_faults=["503"])

@@ -98,10 +98,13 @@ def _is_conclusive(connection: sqlite3.Connection, number: int, now: int) -> boo
 
 
 def _put_first(connection: sqlite3.Connection, number: int) -> None:
+    (first,) = connection.execute("SELECT coalesce(min(poll), 1) FROM groups WHERE parked_reason IS NULL").fetchone()
+    if first == 0:
+        # A number below zero would pass for damage.
+        connection.execute("UPDATE groups SET poll = poll + 1 WHERE parked_reason IS NULL")
     connection.execute(
-        "UPDATE groups SET parked_reason = NULL, parked_time = NULL, cut_key = NULL, poll ="
-        " (SELECT coalesce(min(poll), 1) - 1 FROM groups WHERE parked_reason IS NULL) WHERE number = ?",
-        (number,),
+        "UPDATE groups SET parked_reason = NULL, parked_time = NULL, cut_key = NULL, poll = ? WHERE number = ?",
+        (max(first - 1, 0), number),
     )
 
 
