@@ -14,7 +14,7 @@ from ita_ag_oase.model import Ledger, Verification
 from ita_ag_oase.store.access import StoreAccess
 
 REPORT = "keep a copy of the store and report it as a defect of the agent"
-RESTART = "restart the agent, which sets the file aside and saves what can be read"
+RESTART = "start the agent again, which sets the file aside and saves what can be read"
 ONCE_PARKED = "once it is parked, export, retry or drop it with `ita-ag-oase outbox`"
 
 CHECK = f"check the volume; {ONCE_PARKED}"

@@ -13,7 +13,7 @@ from ita_ag_oase.store.pieces import PIECE_COLUMNS, events_in, is_sound
 _MAX_PROBLEMS = 10
 
 _LEDGER_COLUMNS = ("seen", "new", "known", "repeated", "delivered", "already_saved", "dropped", "lost")
-_RESTART = "restart the agent, which sets the file aside and saves what can be read"
+_RESTART = "start the agent again, which sets the file aside and saves what can be read"
 _REPORT = "keep a copy of the store and report it as a defect of the agent"
 _ONCE_PARKED = "once it is parked, export, retry or drop it with `ita-ag-oase outbox`"
 
