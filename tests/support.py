@@ -222,6 +222,19 @@ class Deployment:
         self.processes.append(process)
         return process
 
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, beside the agent, and return what it said."""
+        command = [*MODULE, *arguments]
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+
     def remove(self) -> None:
         """End what still runs and remove what lies outside of the test's own folder."""
         for process in self.processes:

@@ -111,6 +111,15 @@ def test_questions_about_the_command_are_answered(
             )
             for given in ("0", "-5", "soon", "nan", "inf", "86401", "")
         ),
+        (["verify", "--keys"], "unrecognized arguments: --keys"),
+        (["outbox", "fly"], "argument ACTION: invalid choice: 'fly'"),
+        (["outbox", "retry"], "outbox retry: name the groups by KEY, --setting NAME or --reason TEXT"),
+        (["outbox", "drop", "--yes"], "outbox drop: name the groups by KEY, --setting NAME or --reason TEXT"),
+        (["outbox", "show"], "the following arguments are required: KEY"),
+        (["outbox", "show", "n1"], "argument KEY: 'n1' is no key: write SETTING@FETCHED_TIME"),
+        (["outbox", "retry", "n1@-"], "argument KEY: 'n1@-' is no key: write SETTING@FETCHED_TIME"),
+        (["outbox", "drop", "@17"], "argument KEY: '@17' is no key: write SETTING@FETCHED_TIME"),
+        (["outbox", "export"], "the following arguments are required: FILE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -153,6 +153,9 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as err:
         raise _as_ours(err, path) from err
+    except UnicodeDecodeError as err:
+        # What the sqlite3 module raises where damage shows in the name of a column or in a message of SQLite.
+        raise _damaged(path, "its schema is no text") from err
     except OSError as err:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(path) from err
@@ -178,8 +181,12 @@ def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable(f"{path} is locked by another program: end it", reason=Reason.STORE_LOCKED)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreDamaged(
-            f"{path} is damaged ({err}): start the agent again, which sets the file aside and saves what can be read",
-            reason=Reason.STORE_DAMAGED,
-        )
+        return _damaged(path, str(err))
     return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)
+
+
+def _damaged(path: Path, how: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path} is damaged ({how}): start the agent again, which sets the file aside and saves what can be read",
+        reason=Reason.STORE_DAMAGED,
+    )

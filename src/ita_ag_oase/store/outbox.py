@@ -183,6 +183,18 @@ def park_damaged(connection: sqlite3.Connection, number: int, now: int) -> None:
     _park(connection, number, DAMAGED, now)
 
 
+def drop(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Take groups that are not in flight out for good; the ledger counts them as dropped."""
+    for number in numbers:
+        setting, state = connection.execute(
+            "SELECT setting, maybe_saved FROM groups WHERE number = ?", (number,)
+        ).fetchone()
+        # Otherwise the key never counted, and those of groups before it shall not look settled.
+        if state != NOT_SAVED:
+            retire_key(connection, number)
+        _delete(connection, setting, [number], counted_as="dropped")
+
+
 def _first_part(connection: sqlite3.Connection, number: int, *, only_first_event: bool) -> tuple[int, int] | None:
     """Return the first and the last id of the pieces that make a group's first part, cutting a piece where needed.
 
@@ -412,15 +424,17 @@ def _park(connection: sqlite3.Connection, number: int, reason: str, now: int) ->
     connection.execute(
         "UPDATE groups SET parked_reason = ?, parked_time = ?, in_request = 0 WHERE number = ?", (reason, now, number)
     )
-    _retire_key(connection, number)
+    retire_key(connection, number)
 
 
-def _retire_key(connection: sqlite3.Connection, number: int) -> None:
-    """See that no group of the setting gets the key of one that goes out of the queue."""
-    # A key that surely never counted is left to the parts behind it, for which the whole's fate is still open.
+def retire_key(connection: sqlite3.Connection, number: int) -> None:
+    """See that no group of the setting gets the key of one that goes out of the queue, if it may have counted."""
+    # A key that surely never counted is left to the other parts, for which the whole's fate is still open.
     connection.execute(
-        "UPDATE settings SET settled_key = max(settled_key, g.key) FROM (SELECT setting, key FROM groups"
-        " WHERE number = ? AND key IS NOT NULL AND maybe_saved != ?) AS g WHERE settings.number = g.setting",
+        "UPDATE settings SET settled_key = max(settled_key, gone.key) FROM"
+        " (SELECT setting, coalesce(key, cut_key) AS key FROM groups g WHERE number = ? AND (maybe_saved != ?"
+        " OR NOT EXISTS (SELECT 1 FROM groups part WHERE part.setting = g.setting AND part.cut_key = g.cut_key"
+        " AND part.number != g.number))) AS gone WHERE settings.number = gone.setting AND gone.key IS NOT NULL",
         (number, WHOLE_MAYBE),
     )
 

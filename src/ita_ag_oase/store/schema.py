@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ita_ag_oase import __version__
-from ita_ag_oase.errors import Reason, StoreDamaged
+from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 
 # Under this name stands the number of the schema and the version of the agent that made it.
 MAKER = "schema"
@@ -43,6 +43,29 @@ def connect(path: Path, *, journal_mode: str = "WAL") -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
+    return connection
+
+
+def connect_to_existing(path: Path) -> sqlite3.Connection:
+    """Return another connection to a store, which its agent may be using.
+
+    Raises sqlite3.Error, OSError, StoreUnavailable where there is none or an older version wrote it, and StoreDamaged
+    for one that a newer version wrote.
+    """
+    if not path.is_file():
+        raise StoreUnavailable(
+            f"no store at {path}: look for the file in STORAGEPATH, and name it with --store",
+            reason=Reason.STORE_FAILED,
+        )
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    try:
+        _require_newest(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    # A damaged file can hold text that is no UTF-8, and shall be shown all the same.
+    connection.text_factory = lambda text: text.decode(errors="replace")
     return connection
 
 
@@ -111,6 +134,18 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
                 (MAKER, msgspec.json.encode(Maker(schema=number, agent=__version__))),
             )
             connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _require_newest(connection: sqlite3.Connection, path: Path) -> None:
+    present = version(connection)
+    if present > newest():
+        raise _too_new(connection, path, present)
+    if present < newest():
+        raise StoreUnavailable(
+            f"{path} was written by an older version of the agent (schema {present}, this one knows {newest()}): "
+            "start this version's agent once, which renews it",
+            reason=Reason.STORE_FAILED,
+        )
 
 
 def _too_new(connection: sqlite3.Connection, path: Path, present: int) -> StoreDamaged:
