@@ -1,6 +1,7 @@
 """The daemon as a whole in one process: built, run, told to stop, taken down; and its endless retries."""
 
 import asyncio
+import fcntl
 import json
 import shutil
 import sqlite3
@@ -580,6 +581,16 @@ async def test_nothing_is_left_of_an_agent_that_cannot_start(
         await Agent(settings, Redactor()).run()
     assert caught.value.problems == [(variable, f"{no_certificate} holds no certificate; write the path of a PEM file")]
     _assert_nothing_is_left(settings)
+
+
+async def test_locks_that_do_not_work_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    with capture_logs() as logs:
+        async with _running(settings):
+            await _until(lambda: any(line["event"] == "agent_started" for line in logs))
+    (told,) = (line for line in logs if line["log_level"] == "error")
+    assert told["event"] == "store_lock_ineffective"
+    assert told["path"] == str(settings.store_path)
 
 
 async def test_a_store_that_is_found_damaged_ends_the_agent_with_what_to_do(settings: Settings) -> None:

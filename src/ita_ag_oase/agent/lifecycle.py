@@ -35,6 +35,7 @@ from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.store.volume import network_volume
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -105,6 +106,7 @@ class Agent:
         has_told = False
         while not self.stop.is_set():
             if lock.try_acquire():
+                self._tell_of_weak_locks(lock)
                 return True
             if not has_told:
                 _log.warning(
@@ -115,6 +117,26 @@ class Agent:
                 has_told = True
             await _wait(self.stop, _LOCK_WAIT_SECONDS)
         return False
+
+    def _tell_of_weak_locks(self, lock: StoreLock) -> None:
+        path = self._settings.store_path
+        if not lock.excludes_others():
+            _log.error(
+                "store_lock_ineffective",
+                path=str(path),
+                action="its file system has no working locks, so that nothing keeps a second agent away from the store:"
+                " use another volume",
+            )
+        volume = network_volume(path)
+        if volume is not None:
+            _log.warning(
+                "store_on_network",
+                path=str(path),
+                **dataclasses.asdict(volume),
+                action="locks are known on this machine only: mount it without these options"
+                if volume.local_locks
+                else "see that its locks work, and that one agent uses this store",
+            )
 
     @asynccontextmanager
     async def _open_store(self) -> AsyncIterator[Store]:

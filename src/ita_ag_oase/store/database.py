@@ -46,6 +46,15 @@ class StoreLock:
             ) from err
         return True
 
+    def excludes_others(self) -> bool:
+        """Whether the right, which is ours, is refused to a second taker: where not, locks do not work there."""
+        with self._path.open("a") as second:
+            try:
+                fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     def release(self) -> None:
         """Give the right back; harmless where it was never had."""
         if self._file is not None:
