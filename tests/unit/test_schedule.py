@@ -156,8 +156,9 @@ def test_backoff_doubles_up_to_a_cap(failures: int, interval: float, seconds: fl
         (_wait(None), 15.0),
         (SourceRejected("no", reason=Reason.REFUSED), 15.0),
         (ValueError(), 15.0),
+        (StoreUnavailable("full", reason=Reason.STORE_FULL), 0.0),
     ],
-    ids=["less", "more", "no wish", "permanent", "unexpected"],
+    ids=["less", "more", "no wish", "permanent", "unexpected", "our own store"],
 )
 def test_wish_of_the_other_side_prolongs_the_backoff(err: Exception, seconds: float) -> None:
     assert backoff_seconds(3, 5.0, err) == seconds

@@ -53,8 +53,11 @@ class Troubles:
 def backoff_seconds(failures: int, interval_seconds: float, err: Exception) -> float:
     """Return how long to leave out turns after so many failures in a row.
 
-    None after the first, then twice as many each time up to a cap, or for as long as the other side asked for.
+    None after the first, then twice as many each time up to a cap, or for as long as the other side asked for. None
+    where our own store fails: that is found out before a source is asked.
     """
+    if isinstance(err, StoreUnavailable):
+        return 0.0
     doubled = interval_seconds * (2.0 ** min(failures - 1, 16) - 1)
     asked = err.retry_after_seconds if isinstance(err, Retryable) else None
     return max(min(doubled, max(BACKOFF_CAP_SECONDS, interval_seconds)), asked or 0.0)
