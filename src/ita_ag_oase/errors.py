@@ -25,6 +25,8 @@ class Reason(StrEnum):
     TEMPLATE = "template"
     PARAMETER = "parameter"
     EXPRESSION = "expression"
+    MAILBOX = "mailbox"
+    NOT_IMAP = "not_imap"
     SETTING = "setting"
     STORE_LOCKED = "store_locked"
     STORE_FULL = "store_full"

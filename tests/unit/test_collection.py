@@ -50,6 +50,7 @@ class Script:
         self.answers: list[Any] = []
         self.asked: list[tuple[Cursor, float]] = []
         self.takes_seconds = 0.0
+        self.is_closed = False
         self._clock = clock
 
     async def fetch(self, cursor: Cursor, now: float) -> Payload:
@@ -59,6 +60,9 @@ class Script:
         if isinstance(answer, Exception):
             raise answer
         return Payload(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    async def close(self) -> None:
+        self.is_closed = True
 
 
 class Desk:
@@ -313,6 +317,8 @@ async def test_poll_that_is_cancelled_leaves_everything_as_it_was(desk: Desk) ->
             is_asked.set()
             await asyncio.Event().wait()
             raise AssertionError
+
+        async def close(self) -> None: ...
 
     await desk.begin()
     task = asyncio.create_task(Collector(_setting(), Hanging(), desk.store, agent_name="agent").collect())

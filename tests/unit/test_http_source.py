@@ -31,6 +31,7 @@ from ita_ag_oase.sources.http import (
     HttpClients,
     HttpSource,
 )
+from ita_ag_oase.sources.imap import ImapSource
 from ita_ag_oase.sources.source import open_source
 
 LAST = 1_700_000_000
@@ -1005,12 +1006,18 @@ class TestNetwork:
         assert str(caught.value).endswith(": check the host, the port and the network")
 
 
+def _no_tls() -> ssl.SSLContext:
+    raise AssertionError
+
+
 class TestOpenSource:
     """Which source a setting asks for."""
 
     @staticmethod
     def _open(**columns: Any) -> object:
-        return open_source(replace(SETTING, **columns), Source().clients, max_bytes=MAX_BYTES, zone=None)
+        return open_source(
+            replace(SETTING, **columns), Source().clients, make_tls=_no_tls, max_bytes=MAX_BYTES, zone=None
+        )
 
     @pytest.mark.parametrize("request_method", [RequestMethod.GET, RequestMethod.POST])
     @pytest.mark.parametrize(
@@ -1029,9 +1036,10 @@ class TestOpenSource:
         source = self._open(connection_method=connection_method, request_method=request_method, **columns)
         assert isinstance(source, HttpSource)
 
-    def test_a_mailbox_is_refused(self) -> None:
-        with pytest.raises(SettingInvalid, match=r"^n1: mailboxes are not collected by this version of the agent$"):
-            self._open(connection_method=ConnectionMethod.IMAP_PASSWORD, request_method=RequestMethod.IMAP_TLS)
+    def test_a_mailbox_makes_a_mail_source(self) -> None:
+        columns = {"url": "imap.test", "username": "u", "request_method": RequestMethod.IMAP_TLS}
+        source = self._open(connection_method=ConnectionMethod.IMAP_PASSWORD, **columns)
+        assert isinstance(source, ImapSource)
 
     @pytest.mark.parametrize(
         "request_method", [RequestMethod.IMAP_TLS, RequestMethod.IMAP_STARTTLS, RequestMethod.IMAP_PLAIN]
