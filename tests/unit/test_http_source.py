@@ -1,9 +1,7 @@
 """HTTP sources: what is sent, where it may be sent on to, and what each answer means."""
 
 import asyncio
-import datetime as dt
 import gzip
-import ipaddress
 import json
 import re
 import ssl
@@ -15,9 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import examples
 from ita_ag_oase import clock, transport
@@ -33,6 +28,7 @@ from ita_ag_oase.sources.http import (
 )
 from ita_ag_oase.sources.imap import ImapSource
 from ita_ag_oase.sources.source import open_source
+from support import self_signed
 
 LAST = 1_700_000_000
 MAX_BYTES = 1_000
@@ -894,26 +890,6 @@ async def _loopback(
         yield "127.0.0.1:{1}".format(*server.sockets[0].getsockname()), heads
 
 
-def _self_signed(folder: Path) -> Path:
-    """Return the file of a certificate for 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    moment = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(moment - dt.timedelta(days=1))
-        .not_valid_after(moment + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "certificate.pem"
-    path.write_bytes(certificate.public_bytes(pem) + private)
-    return path
-
-
 def _http(body: bytes, status: str = "200 OK") -> bytes:
     return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)
 
@@ -954,7 +930,7 @@ class TestNetwork:
             await clients.close()
 
     async def test_the_certificate_of_a_source_is_verified(self, tmp_path: Path) -> None:
-        certificate = _self_signed(tmp_path)
+        certificate = self_signed(tmp_path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         results: list[object] = []

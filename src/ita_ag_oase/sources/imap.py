@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 import structlog
 
-from ita_ag_oase.errors import Reason, SourceUnavailable
+from ita_ag_oase.errors import AgentError, Reason, SourceUnavailable
 from ita_ag_oase.model import Cursor, Event, Portion
 from ita_ag_oase.sources.mail import read_mail
 
@@ -142,8 +142,8 @@ class ImapSource:
 
     async def _fetch(self, cursor: Cursor) -> Portion:
         if self._kept is not None:
-            # Servers end connections that were idle for long.
-            with contextlib.suppress(SourceUnavailable):
+            # Servers end connections that were idle for long, or whose mailbox was made anew.
+            with contextlib.suppress(AgentError):
                 return await self._use(self._kept, cursor, is_open=True)
         return await self._use(self._connect(), cursor, is_open=False)
 

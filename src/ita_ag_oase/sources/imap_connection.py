@@ -345,4 +345,5 @@ def _seconds(arrival: Any) -> float | None:
 
 
 def _words(err: BaseException) -> str:
-    return str(err)[:_WORDS]
+    """Return the beginning of what a server or a library said; some of imaplib's errors hold bytes."""
+    return re.sub(r"^b'(.*)'$", r"\1", str(err), flags=re.DOTALL)[:_WORDS]
