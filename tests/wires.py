@@ -132,7 +132,7 @@ class ScriptedServer(Listener):
         answers = iter(self._answers)
         with client.makefile("rb") as lines:
             for line in lines:
-                tag, _, command = line.decode().strip().partition(" ")
+                tag, _, command = line.decode("latin-1").strip().partition(" ")
                 self.commands.append(command)
                 client.sendall(next(answers, "").replace("TAG", tag).encode())
 

@@ -104,13 +104,21 @@ class ImapSource:
     """One setting's mailbox. `mailbox` tells it from others that the setting may have named before."""
 
     def __init__(
-        self, name: str, connect: Callable[[], Connection], *, mailbox: str, place: str, max_bytes: int
+        self,
+        name: str,
+        connect: Callable[[], Connection],
+        *,
+        mailbox: str,
+        place: str,
+        max_bytes: int,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._connect = connect
         self._mailbox = mailbox
         self._place = place
         self._max_bytes = max_bytes
+        self._seconds = seconds
         self._kept: Connection | None = None
 
     async def fetch(self, cursor: Cursor, now: float) -> Portion:
@@ -202,13 +210,13 @@ class ImapSource:
         """Return the mails as events, and the UID of the last one where the portion was full before the end."""
         events = []
         size_bytes = 0
-        started = time.monotonic()
+        started = self._seconds()
         for number, mail in enumerate(wanted, 1):
             raw = connection.fetch(mail.uid)
             if raw is not None:
                 size_bytes += len(raw)
                 events.append(self._event(mail, raw))
-            is_full = size_bytes >= PORTION_BYTES or time.monotonic() - started >= PORTION_SECONDS
+            is_full = size_bytes >= PORTION_BYTES or self._seconds() - started >= PORTION_SECONDS
             if is_full and number < len(wanted):
                 return events, mail.uid
         return events, None

@@ -33,6 +33,9 @@ _SOCKS_PORT = 1_080
 # Characters of a server's own words in a message.
 _WORDS = 200
 
+# What imaplib and imapclient stumble over an answer with that is no IMAP.
+_GARBLED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
 _HOST = re.compile(r"[^\s/@\\\[\]]+")
 # What LOGIN takes without quotes (RFC 3501, ATOM-CHAR); imaplib quotes the password alone.
 _ATOM = re.compile(r"[^\x00-\x20(){%*\"\\\]\x7f-\U0010ffff]+")
@@ -77,7 +80,7 @@ def server_of(setting: CollectionSetting) -> Server:
     if setting.request_method not in _PORTS:
         raise _invalid(setting, "REQUEST_METHOD_ID must be TLS, STARTTLS or plain text")
     host = setting.url.strip().removeprefix("[").removesuffix("]")
-    if not _HOST.fullmatch(host):
+    if not _is_host(host):
         raise _invalid(setting, "URL must be the name of the mail server alone, such as imap.example.com")
     if not setting.username:
         raise _invalid(setting, "USERNAME is empty: fill it in in Exastro")
@@ -90,6 +93,13 @@ def server_of(setting: CollectionSetting) -> Server:
         mailbox=setting.mailbox or "INBOX",
         proxy=_proxy_of(setting),
     )
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return _HOST.fullmatch(text) is not None and bool(text.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _proxy_of(setting: CollectionSetting) -> SocksProxy | None:
@@ -125,45 +135,46 @@ class ImapConnection:
 
     def open(self) -> None:
         """Connect, encrypt, log in."""
-        place = self._server.place
-        try:
-            self._open()
-        except ProxyError as err:
-            raise SourceUnavailable(
-                f"{place}: the proxy refused ({str(err)[:_WORDS]}): check PROXY", reason=Reason.UNREACHABLE
-            ) from err
-        except OSError as err:
-            raise self._unavailable(err, "no connection") from err
-        except IMAPClientError as err:
-            raise SourceUnavailable(
-                f"{place} does not take connections now ({_words(err)}): check the host and the port",
-                reason=Reason.UNREACHABLE,
-            ) from None
-
-    def _open(self) -> None:
-        server = self._server
         connected = self._connect()
+        connected.settimeout(READ_SECONDS)
         self._wire = connected.dup()
         if self._is_aborted:
             self.abort()
-        connected.settimeout(READ_SECONDS)
-        try:
-            if server.security is RequestMethod.IMAP_TLS:
-                connected = self._make_tls().wrap_socket(connected, server_hostname=server.host)
-            self._client = _Client(connected, server, max_literal=self._max_bytes)
-        except BaseException:
-            connected.close()
-            raise
-        if server.security is RequestMethod.IMAP_STARTTLS:
-            self._start_tls(self._client)
-        self._log_in(self._client)
+        with self._translated():
+            self._client = self._greet(connected)
+            if self._server.security is RequestMethod.IMAP_STARTTLS:
+                self._start_tls(self._client)
+            self._log_in(self._client)
 
     def _connect(self) -> socket.socket:
         server, proxy = self._server, self._server.proxy
-        if proxy is None:
-            return socket.create_connection((server.host, server.port), CONNECT_SECONDS)
-        through = Proxy(ProxyType.SOCKS5, proxy.host, proxy.port, proxy.username, proxy.password, rdns=True)
-        return through.connect(server.host, server.port, timeout=CONNECT_SECONDS)
+        try:
+            if proxy is None:
+                return socket.create_connection((server.host, server.port), CONNECT_SECONDS)
+            through = Proxy(ProxyType.SOCKS5, proxy.host, proxy.port, proxy.username, proxy.password, rdns=True)
+            return through.connect(server.host, server.port, timeout=CONNECT_SECONDS)
+        except OSError as err:
+            raise self._unavailable(err, "no connection") from err
+        except ProxyError as err:
+            raise SourceUnavailable(
+                f"{server.place}: the proxy refused ({_words(err)}): check PROXY", reason=Reason.UNREACHABLE
+            ) from err
+
+    def _greet(self, connected: socket.socket) -> IMAPClient:
+        server = self._server
+        try:
+            if server.security is RequestMethod.IMAP_TLS:
+                connected = self._make_tls().wrap_socket(connected, server_hostname=server.host)
+            return _Client(connected, server, max_literal=self._max_bytes)
+        except IMAPClientError as err:
+            connected.close()
+            raise SourceUnavailable(
+                f"{server.place} does not take connections now ({_words(err)}): check the host and the port",
+                reason=Reason.UNREACHABLE,
+            ) from None
+        except BaseException:
+            connected.close()
+            raise
 
     def _start_tls(self, client: IMAPClient) -> None:
         try:
@@ -244,7 +255,7 @@ class ImapConnection:
     def logout(self) -> None:
         """Say goodbye and close; what goes wrong meanwhile is of no interest."""
         if self._client is not None:
-            with contextlib.suppress(OSError, IMAPClientError):
+            with contextlib.suppress(OSError, IMAPClientError, *_GARBLED):
                 self._client.logout()
         self.close()
 
@@ -287,7 +298,7 @@ class ImapConnection:
             ) from None
         except IMAPClientError as err:
             raise SourceRejected(f"{place} refused ({_words(err)})", reason=Reason.NOT_IMAP) from None
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as err:
+        except _GARBLED as err:
             raise SourceUnreadable(
                 f"{place} answered what is no IMAP ({_words(err)}): check the host and the port",
                 reason=Reason.NOT_IMAP,
