@@ -29,7 +29,7 @@ check: $(VENV)/.ready ## what must be green before a commit: style, types, struc
 	$(MAKE) test
 
 bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
-	@$(BIN)/python bench/bench.py
+	@PYTHONPATH=tests $(BIN)/python bench/bench.py
 
 lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +162,13 @@ class Dovecot:
     def _last_words(self) -> str:
         files = (self.folder / "stderr.log", self.folder / "dovecot.log")
         return "\n".join(file.read_text() for file in files if file.exists())
+
+
+@contextmanager
+def running(*, has_tls: bool = True) -> Iterator[Dovecot]:
+    """Run a Dovecot in a folder of its own; not under pytest's, since the paths of Unix sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="dovecot-") as folder, Dovecot(Path(folder), has_tls=has_tls) as dovecot:
+        yield dovecot
 
 
 def program() -> str:

@@ -68,30 +68,29 @@ class Collector:
 
     def _read(self, answer: Payload | Portion, now: float, unusable: Counter[str]) -> Collection:
         if isinstance(answer, Portion):
-            return Collection(
-                setting_id=self._setting.id,
-                agent_name=self._agent_name,
-                labels=self._labels(now, has_event_id=False),
-                events=answer.events,
-                moves_cursor=not answer.has_more,
-                position=answer.position,
-            )
+            return self._collection(now, answer.events, moves_cursor=not answer.has_more, position=answer.position)
         extraction: Extraction = self._extractor.extract(answer, now_microseconds=int(now * 1_000_000))
+        return self._collection(now, _counted(extraction.events, unusable), moves_cursor=extraction.has_key)
+
+    def _collection(
+        self, now: float, events: Iterable[Event], *, moves_cursor: bool, position: str | None = None
+    ) -> Collection:
+        fetched_time = int(now)
+        labels = Labels(
+            setting_id=self._setting.id,
+            setting_name=self._setting.name,
+            fetched_time=fetched_time,
+            end_time=fetched_time + self._setting.ttl_seconds,
+            # Mails have none (protocol section 2.7), and only they come in portions.
+            has_event_id=position is None,
+        )
         return Collection(
             setting_id=self._setting.id,
             agent_name=self._agent_name,
-            labels=self._labels(now, has_event_id=True),
-            events=_counted(extraction.events, unusable),
-            moves_cursor=extraction.has_key,
-        )
-
-    def _labels(self, now: float, *, has_event_id: bool) -> Labels:
-        return Labels(
-            setting_id=self._setting.id,
-            setting_name=self._setting.name,
-            fetched_time=int(now),
-            end_time=int(now) + self._setting.ttl_seconds,
-            has_event_id=has_event_id,
+            labels=labels,
+            events=events,
+            moves_cursor=moves_cursor,
+            position=position,
         )
 
     def _tell(self, saved: Saved) -> None:

@@ -88,7 +88,7 @@ class SettingInvalid(Permanent):
 
 
 class SourceRejected(Permanent):
-    """A source refused the request for what it is: 4xx, login refused, a redirect to another host."""
+    """A source refused the request for what it is: 4xx, login refused, no such mailbox, a redirect to another host."""
 
 
 class SourceUnreadable(Permanent):

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -180,3 +182,9 @@ def test_a_setting_that_can_never_be_asked_with_is_refused(columns: dict[str, An
         _open(**columns)
     assert str(caught.value).startswith(f"n1: {why}")
     assert "s3cret" not in str(caught.value)
+
+
+def test_an_agent_without_mailboxes_does_without_what_they_take() -> None:
+    script = "import sys, ita_ag_oase.cli, ita_ag_oase.agent.lifecycle; print({'imapclient'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -313,6 +313,16 @@ class TestConnection:
         await asyncio.to_thread(hanging.is_closed.wait)
         assert reader.mailbox.events == ["open", "abort", "close"]
 
+    async def test_an_answer_that_comes_after_the_poll_was_given_up_closes_the_connection(self, reader: Reader) -> None:
+        late = Late(reader.mailbox)
+        reader.source = reader.open("user@host/INBOX", lambda: late)
+        task = asyncio.create_task(reader.poll())
+        await asyncio.to_thread(late.is_asked.wait)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(late.is_closed.wait)
+        assert reader.mailbox.events == ["open", "abort", "close"]
+
     @pytest.mark.looptime
     async def test_a_server_that_never_answers_fails_the_poll_in_time(self, reader: Reader) -> None:
         hanging = Hanging(reader.mailbox)
@@ -361,3 +371,11 @@ class Hanging(Connection):
     def _wait(self) -> None:
         self.is_asked.set()
         self._is_aborted.wait(60)
+
+
+class Late(Hanging):
+    """A connection whose server answers just when it is too late."""
+
+    def examine(self) -> Examined:
+        self._wait()
+        return Connection.examine(self)

@@ -168,7 +168,7 @@ class ImapSource:
                 raise
 
         try:
-            portion = await _in_thread(work, name=f"mail {self._name}")
+            portion = await _in_thread(work, name=f"mail {self._name}", on_dropped=connection.close)
         except BaseException:
             connection.abort()
             raise
@@ -242,24 +242,32 @@ class ImapSource:
         return Event(message_id, is_serial=False, raw=body, unavailable=None)
 
 
-async def _in_thread(work: Callable[[], T], *, name: str) -> T:
-    """Return what `work` returns in a thread of its own, which holds up neither other work nor the process's end."""
+async def _in_thread(work: Callable[[], T], *, name: str, on_dropped: Callable[[], None] = lambda: None) -> T:
+    """Return what `work` returns in a thread of its own, which holds up neither other work nor the process's end.
+
+    `on_dropped` is called in place of that where nobody waits for the result any more.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(outcome: Callable[[], None]) -> None:
-        # Nobody waits any more where the poll was given up.
+    def succeed(result: T) -> None:
+        if future.done():
+            on_dropped()
+        else:
+            future.set_result(result)
+
+    def fail(err: BaseException) -> None:
         if not future.done():
-            outcome()
+            future.set_exception(err)
 
     def run() -> None:
         try:
-            outcome: Callable[[], None] = partial(future.set_result, work())
+            outcome = partial(succeed, work())
         except BaseException as err:  # noqa: BLE001 - handed to who waits
-            outcome = partial(future.set_exception, err)
+            outcome = partial(fail, err)
         # The loop may have ended meanwhile.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, outcome)
+            loop.call_soon_threadsafe(outcome)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future
