@@ -180,9 +180,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The groups of one request, oldest first."""
+    """The groups of one request, oldest first.
+
+    `damaged` are groups that were parked instead, without their pieces, because the bytes on disk have changed.
+    """
 
     groups: tuple[Group, ...]
+    damaged: tuple[Group, ...] = ()
 
     @property
     def event_count(self) -> int:
@@ -214,3 +218,23 @@ class TakeOver:
     cursors: int
     unreadable: int
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was saved of a damaged store into a new one.
+
+    `damage` says what was found, `set_aside` where the damaged file is now. `lost` counts events that were there and
+    could not be read, as far as the ledger tells; `damaged_tables` were not read whole, and `problems` says why. Where
+    `ids` is one of them, delivered events may be delivered once more.
+    """
+
+    settings: int = 0
+    groups: int = 0
+    events: int = 0
+    ids: int = 0
+    lost: int = 0
+    damaged_tables: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    damage: str = ""
+    set_aside: str = ""

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import shutil
+import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -581,10 +582,11 @@ async def test_nothing_is_left_of_an_agent_that_cannot_start(
     _assert_nothing_is_left(settings)
 
 
-async def test_damaged_store_ends_the_start(settings: Settings) -> None:
+async def test_a_store_of_a_newer_version_ends_the_start(settings: Settings) -> None:
     settings.store_path.parent.mkdir(parents=True)
-    settings.store_path.write_bytes(b"no database" * 1_000)
-    with pytest.raises(StoreDamaged):
+    with closing(sqlite3.connect(settings.store_path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreDamaged, match="run the version that wrote it"):
         await Agent(settings, Redactor()).run()
     _assert_nothing_is_left(settings)
 

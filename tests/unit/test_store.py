@@ -229,7 +229,7 @@ class TestFile:
         await bench.close()
         with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 99")
-        with pytest.raises(StoreDamaged, match="schema 99, this one knows 3"):
+        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 3\): run the version that wrote it"):
             await Store(bench._path, LIMITS, storage_max_bytes=1).open()
         with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 3")
@@ -264,7 +264,9 @@ class TestDatabase:
             return database.run(work)
 
         results = await asyncio.gather(keep("a"), keep("b", fails=True), keep("c"), return_exceptions=True)
-        names = await database.run(lambda connection: connection.execute("SELECT name FROM facts").fetchall())
+        names = await database.run(
+            lambda connection: connection.execute("SELECT name FROM facts WHERE length(name) = 1").fetchall()
+        )
         await asyncio.to_thread(database.close)
         assert [str(result) for result in results] == ["a", "b", "c"]
         assert isinstance(results[1], ValueError)

@@ -114,12 +114,24 @@ class Agent:
             id_retention_seconds=settings.event_id_retention_seconds,
         )
         store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes)
+        await self._mend(store)
         try:
             await store.open()
             await self._take_over(store)
             yield store
         finally:
             await asyncio.to_thread(store.close)
+
+    async def _mend(self, store: Store) -> None:
+        repair = await store.mend(agent_name=self._settings.agent_identity, now=clock.now())
+        if repair is not None:
+            _log.error(
+                "store_repaired",
+                code="AGT-10027",
+                path=str(self._settings.store_path),
+                **dataclasses.asdict(repair),
+                action="the agent goes on with what could be read; keep the file set aside until you have looked at it",
+            )
 
     async def _take_over(self, store: Store) -> None:
         path = self._settings.stock_store_path

@@ -1,4 +1,4 @@
-"""One SQLite file, one thread that reads and writes it, and migrations by `user_version`."""
+"""One SQLite file, and one thread that reads and writes it."""
 
 import asyncio
 import fcntl
@@ -8,17 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.store import schema
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 _JOBS_PER_TRANSACTION = 100
-_LOCK_TIMEOUT_SECONDS = 10
 
 
 class StoreLock:
@@ -87,8 +86,8 @@ class Database:
         if not self._opened.set_running_or_notify_cancel():
             return
         try:
-            with _translated(self._path):
-                connection = _connect(self._path)
+            with translated(self._path):
+                connection = schema.connect(self._path)
         except BaseException as err:  # noqa: BLE001 - handed to the caller of open()
             self._opened.set_exception(err)
             return
@@ -114,7 +113,7 @@ class Database:
         jobs = [(work, future) for work, future in jobs if future.set_running_or_notify_cancel()]
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with _translated(self._path), _transaction(connection):
+            with translated(self._path), schema.transaction(connection):
                 done.extend((future, *self._attempt(connection, work)) for work, future in jobs)
         except BaseException as err:  # noqa: BLE001 - handed to everyone who waits
             done = [(future, None, err) for _, future in jobs]
@@ -127,7 +126,7 @@ class Database:
     def _attempt(self, connection: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseException | None]:
         connection.execute("SAVEPOINT job")
         try:
-            with _translated(self._path):
+            with translated(self._path):
                 result = work(connection)
         except BaseException as err:
             if not connection.in_transaction:
@@ -141,62 +140,8 @@ class Database:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
-    try:
-        # Works only before the first table exists; later it is harmless.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_size_limit = 16777216")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        _migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    folder = resources.files("ita_ag_oase.store") / "migrations"
-    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(scripts):
-        raise StoreDamaged(
-            f"{path} was written by a newer version of the agent (schema {version}, this one knows {len(scripts)}): "
-            "run that version, or move the file away",
-            reason=Reason.STORE_DAMAGED,
-        )
-    for number, name in enumerate(scripts[version:], version + 1):
-        with _transaction(connection):
-            for statement in _statements((folder / name).read_text(encoding="utf-8")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number}")
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise about a store into our errors."""
     try:
         yield
     except sqlite3.Error as err:

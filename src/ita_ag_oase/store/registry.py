@@ -2,11 +2,16 @@
 
 import sqlite3
 
+import msgspec
+
 from ita_ag_oase.model import Cursor
 from ita_ag_oase.store.saving import KEY_STRIDE
 
 # Under this name the rows that Exastro sent last are kept, as a JSON list.
 KNOWN_ROWS = "settings"
+
+# Under these names stands which setting has which number, once more than in its row, in case that one is damaged.
+_NUMBER = "setting/"
 
 # Ids deleted, and pages given back to the file system, in one transaction at most.
 _PURGE_ROWS = 20_000
@@ -27,6 +32,22 @@ def register(connection: sqlite3.Connection, setting_id: str, name: str, now: in
         " ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE name != excluded.name",
         (setting_id, name, now, now - KEY_STRIDE),
     )
+    (number,) = connection.execute("SELECT number FROM settings WHERE id = ?", (setting_id,)).fetchone()
+    identity = msgspec.json.encode((setting_id, name))
+    if fact(connection, f"{_NUMBER}{number}") != identity:
+        keep_fact(connection, f"{_NUMBER}{number}", identity)
+
+
+def identity_in(fact_name: str, value: bytes) -> tuple[int, str, str] | None:
+    """Return the number, id and name of a setting that a fact tells; None for any other fact."""
+    number = fact_name.removeprefix(_NUMBER)
+    if not fact_name.startswith(_NUMBER) or not number.isdecimal():
+        return None
+    try:
+        setting_id, name = msgspec.json.decode(value, type=tuple[str, str])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return int(number), setting_id, name
 
 
 def cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor:

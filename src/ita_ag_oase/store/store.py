@@ -1,12 +1,13 @@
 """The store as the rest of the agent sees it: coroutines that return once their transaction is on disk."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 from ita_ag_oase.errors import Reason, StoreUnavailable
-from ita_ag_oase.model import Batch, Collection, Cursor, Saved, Settlement, TakeOver
-from ita_ag_oase.store import legacy, outbox, registry, saving
-from ita_ag_oase.store.database import Database
+from ita_ag_oase.model import Batch, Collection, Cursor, Repair, Saved, Settlement, TakeOver
+from ita_ag_oase.store import legacy, outbox, registry, repair, saving
+from ita_ag_oase.store.database import Database, translated
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 
@@ -18,10 +19,23 @@ class Store:
     """
 
     def __init__(self, path: Path, limits: SavingLimits, *, storage_max_bytes: int) -> None:
+        self._path = path
         self._database = Database(path)
         self._limits = limits
         self._max_bytes = storage_max_bytes
         self._used_bytes = 0
+
+    async def mend(self, *, agent_name: str, now: float) -> Repair | None:
+        """Set a damaged file aside and save what can be read into a new one; None where there is nothing to mend.
+
+        To be called before `open`. Groups that must be made anew get `agent_name`; `now` is in epoch seconds.
+        """
+
+        def work() -> Repair | None:
+            with translated(self._path):
+                return repair.mend(self._path, agent_name=agent_name, now=now)
+
+        return await asyncio.to_thread(work)
 
     async def open(self) -> None:
         """Open the file, making or migrating it where needed."""
@@ -67,7 +81,11 @@ class Store:
 
     async def next_batch(self, limits: BatchLimits, now: int) -> Batch | None:
         """Return the groups of the next request, marked as offered; None if nothing waits."""
-        return await self._database.run(lambda connection: outbox.next_batch(connection, limits, now))
+        # Here as well, since a command may have dropped what filled the store while polling pauses.
+        batch, self._used_bytes = await self._database.run(
+            lambda connection: (outbox.next_batch(connection, limits, now), registry.used_bytes(connection))
+        )
+        return batch
 
     async def withdraw(self, batch: Batch) -> None:
         """Note that a request surely left no trace at the receiver; the same request comes next."""
@@ -77,14 +95,21 @@ class Store:
         """Note that a request left no trace and shall be put together anew."""
         await self._database.run(lambda connection: outbox.dissolve(connection, batch))
 
-    async def cut(self, batch: Batch) -> None:
-        """Dissolve a request of one group and cut that group, of two events at least, in halves."""
+    async def cut(self, batch: Batch, now: int) -> bool:
+        """Dissolve a request of one group and cut that group, of two events at least, in halves.
 
-        def work(connection: sqlite3.Connection) -> None:
+        False where its events can no longer be read; then the group is parked.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            number = batch.groups[0].number
             outbox.dissolve(connection, batch)
-            outbox.cut(connection, batch.groups[0].number)
+            is_cut = outbox.cut(connection, number)
+            if not is_cut:
+                outbox.park_damaged(connection, number, now)
+            return is_cut
 
-        await self._database.run(work)
+        return await self._database.run(work)
 
     async def settle(self, batch: Batch, settlement: Settlement, now: int) -> None:
         """Carry out what Exastro's answer meant for each group of a request."""
