@@ -20,6 +20,7 @@ from ita_ag_oase.errors import AgentError, Reason, SourceRejected, SourceUnavail
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod, RequestMethod, Settlement
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.imap import PORTION_MAILS
+from ita_ag_oase.sources.imap_connection import ImapConnection, server_of
 from ita_ag_oase.sources.source import Source, open_source
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
@@ -217,6 +218,21 @@ async def test_mails_deleted_or_moved_away_by_others_do_not_matter(desk: Desk) -
             desk.deliver("e")
             await collector.collect()
     assert await desk.arrived() == ["b", "c", "e"]
+
+
+def test_a_mail_that_goes_between_its_listing_and_its_fetch_is_none(dovecot: Dovecot, desk: Desk) -> None:
+    desk.deliver("a", "b")
+    tls = tls_context(verify=True, ca_file=dovecot.ca_file)
+    connection = ImapConnection(server_of(desk.setting), lambda: tls, max_bytes=MAX_BYTES)
+    connection.open()
+    connection.examine()
+    assert [mail.uid for mail in connection.list_mails([1, 2])] == [1, 2]
+    with dovecot.logged_in(desk.user) as other:
+        other.select_folder("INBOX")
+        other.delete_messages([1])
+        other.expunge()
+    assert (connection.fetch(1), connection.fetch(2)) == (None, _mail("b"))
+    connection.logout()
 
 
 async def test_a_mailbox_that_is_made_anew_is_read_again_and_known_mails_drop_out(desk: Desk) -> None:

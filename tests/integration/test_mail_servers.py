@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from examples import SETTING
+from ita_ag_oase.demo.exastro import DemoExastro, setting_row
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
-from ita_ag_oase.model import ConnectionMethod, Cursor, RequestMethod
+from ita_ag_oase.model import ConnectionMethod, Cursor, Portion, RequestMethod
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.source import Source, open_source
 from ita_ag_oase.transport import Proxies, tls_context
-from support import wait_until
+from support import Deploy, ListSource, wait_for_all, wait_until
 from wires import Listener, ScriptedServer
 
 MAX_BYTES = 65_536
@@ -152,7 +153,8 @@ async def test_a_mail_is_read_from_a_server_that_can_do_little() -> None:
     server = ScriptedServer(*FOUND, listed + OK, f"* 1 FETCH (UID 1 BODY[]<0> {{{len(mail)}}}\r\n{mail})\r\n" + OK)
     async with _source(server) as source:
         portion = await source.fetch(Cursor(START, None), START)
-    assert [event.id for event in portion.events] == ["<a>"]  # type: ignore[union-attr] # mail comes in portions
+    assert isinstance(portion, Portion)
+    assert [event.id for event in portion.events] == ["<a>"]
     assert server.commands[1:] == [
         'LOGIN alarms "mail-passw0rd"',
         'EXAMINE "INBOX"',
@@ -163,6 +165,14 @@ async def test_a_mail_is_read_from_a_server_that_can_do_little() -> None:
         "UID FETCH 1 (BODY.PEEK[]<0.65536>)",
         "LOGOUT",
     ]
+
+
+async def test_a_mail_of_which_the_server_says_that_it_went_is_skipped() -> None:
+    listed = "* 1 FETCH (UID 1 RFC822.SIZE 9)\r\n" + OK
+    async with _source(ScriptedServer(*FOUND, listed, "TAG NO [EXPUNGEISSUED] gone\r\n")) as source:
+        portion = await source.fetch(Cursor(START, None), START)
+    assert isinstance(portion, Portion)
+    assert (portion.events, portion.has_more) == ([], False)
 
 
 INVALID: dict[str, tuple[dict[str, Any], str]] = {
@@ -182,6 +192,16 @@ def test_a_setting_that_can_never_be_asked_with_is_refused(columns: dict[str, An
         _open(**columns)
     assert str(caught.value).startswith(f"n1: {why}")
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_silent_mail_server_holds_up_neither_other_sources_nor_the_end_of_the_agent(deploy: Deploy) -> None:
+    with ScriptedServer(HELLO) as silent, ListSource("other", 3) as other:
+        columns = {"CONNECTION_METHOD_ID": "4", "REQUEST_METHOD_ID": "5", "PORT": silent.port, "USERNAME": "alarms"}
+        with DemoExastro([setting_row("mail", "127.0.0.1", **columns), other.row]) as exastro:
+            agent = deploy(exastro, "mail", "other").start()
+            agent.wait_until(lambda: silent.commands, "the mail server to be asked")
+            wait_for_all(agent, exastro, other)
+            assert agent.terminate(seconds=5) == 0
 
 
 def test_an_agent_without_mailboxes_does_without_what_they_take() -> None:

@@ -247,8 +247,14 @@ class ImapConnection:
 
     def fetch(self, uid: int) -> bytes | None:
         """Return a mail, cut at the bound, without marking it as seen; None where it is no longer there."""
-        with self._translated():
-            found = self._used.fetch([uid], [f"BODY.PEEK[]<0.{self._max_bytes}>"])
+        try:
+            with self._translated():
+                found = self._used.fetch([uid], [f"BODY.PEEK[]<0.{self._max_bytes}>"])
+        except SourceRejected as err:
+            # How some servers say that a mail went meanwhile (RFC 5530 section 3).
+            if "[EXPUNGEISSUED]" in str(err):
+                return None
+            raise
         body = found.get(uid, {}).get(b"BODY[]<0>")
         return body if isinstance(body, bytes) else None
 
