@@ -135,7 +135,7 @@ async def rows(bench: Bench, query: str) -> list[Any]:
 
 
 def judge(outcome: Outcome, case: str) -> None:
-    """Nothing may be lost, unless Exastro had refused it before; what may come twice, since it can no longer be known, is told."""
+    """Nothing may be lost, unless Exastro had refused it before; what may come twice is told."""
     assert len(outcome.missing - REFUSED) <= outcome.parked, f"{case}: lost"
     damaged = set(outcome.repair.damaged_tables) if outcome.repair else set()
     in_flight = EVENTS_IN_FLIGHT if damaged & {"groups", "pieces"} else 0
