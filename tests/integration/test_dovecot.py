@@ -20,7 +20,8 @@ from ita_ag_oase.errors import AgentError, Reason, SourceRejected, SourceUnavail
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod, RequestMethod, Settlement
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.imap import PORTION_MAILS
-from ita_ag_oase.sources.imap_connection import ImapConnection, server_of
+from ita_ag_oase.sources.imap_connection import ImapConnection
+from ita_ag_oase.sources.imap_server import server_of
 from ita_ag_oase.sources.source import Source, open_source
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits

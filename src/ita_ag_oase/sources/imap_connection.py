@@ -10,10 +10,8 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from imapclient import IMAPClient
 from imapclient.exceptions import CapabilityError, IMAPClientAbortError, IMAPClientError, LoginError
@@ -21,104 +19,23 @@ from python_socks import ProxyError, ProxyType
 from python_socks.sync import Proxy
 
 from ita_ag_oase import transport
-from ita_ag_oase.errors import Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
-from ita_ag_oase.model import CollectionSetting, RequestMethod
+from ita_ag_oase.errors import Reason, SourceRejected, SourceUnavailable, SourceUnreadable
+from ita_ag_oase.model import RequestMethod
 from ita_ag_oase.sources.imap import Examined, Listed
+from ita_ag_oase.sources.imap_server import Server
 
 CONNECT_SECONDS = 12.0
 # Without a byte, at any command.
 READ_SECONDS = 30.0
-_PORTS = {RequestMethod.IMAP_TLS: 993, RequestMethod.IMAP_STARTTLS: 143, RequestMethod.IMAP_PLAIN: 143}
-_SOCKS_PORT = 1_080
 # Characters of a server's own words in a message.
 _WORDS = 200
 
 # What imaplib and imapclient stumble over an answer with that is no IMAP.
 _GARBLED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
-_HOST = re.compile(r"[^\s/@\\\[\]]+")
 # What LOGIN takes without quotes (RFC 3501, ATOM-CHAR); imaplib quotes the password alone.
 _ATOM = re.compile(r"[^\x00-\x20(){%*\"\\\]\x7f-\U0010ffff]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
-
-
-@dataclass(frozen=True, slots=True)
-class SocksProxy:
-    """A SOCKS5 proxy (RFC 1928) that a connection goes through."""
-
-    host: str
-    port: int
-    username: str | None
-    password: str | None = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Which mailbox to open, where, and how."""
-
-    host: str
-    port: int
-    security: RequestMethod
-    username: str
-    password: str = field(repr=False)
-    mailbox: str
-    proxy: SocksProxy | None
-
-    @property
-    def place(self) -> str:
-        """Where it is, for people."""
-        return f"{self.host}:{self.port}"
-
-    @property
-    def identity(self) -> str:
-        """What tells the mailbox from others, however it is reached."""
-        return f"{self.username}@{self.host}/{self.mailbox}"
-
-
-def server_of(setting: CollectionSetting) -> Server:
-    """Return what a setting says of its mailbox. Raises SettingInvalid, naming the column."""
-    if setting.request_method not in _PORTS:
-        raise _invalid(setting, "REQUEST_METHOD_ID must be TLS, STARTTLS or plain text")
-    host = setting.url.strip().removeprefix("[").removesuffix("]")
-    if not _is_host(host):
-        raise _invalid(setting, "URL must be the name of the mail server alone, such as imap.example.com")
-    if not setting.username:
-        raise _invalid(setting, "USERNAME is empty: fill it in in Exastro")
-    return Server(
-        host=host,
-        port=setting.port or _PORTS[setting.request_method],
-        security=setting.request_method,
-        username=setting.username,
-        password=setting.password,
-        mailbox=setting.mailbox or "INBOX",
-        proxy=_proxy_of(setting),
-    )
-
-
-def _is_host(text: str) -> bool:
-    try:
-        return _HOST.fullmatch(text) is not None and bool(text.encode("idna"))
-    except UnicodeError:
-        return False
-
-
-def _proxy_of(setting: CollectionSetting) -> SocksProxy | None:
-    if not setting.proxy:
-        return None
-    text = setting.proxy.strip()
-    try:
-        url = urlsplit(text if "://" in text else f"socks5://{text}")
-        username, password = (unquote(part) if part else None for part in (url.username, url.password))
-        if url.scheme in ("socks5", "socks5h") and url.hostname and f"{username}{password}".isascii():
-            return SocksProxy(url.hostname, url.port or _SOCKS_PORT, username, password)
-    except ValueError:
-        # Its text may hold a part of a password.
-        pass
-    raise _invalid(setting, "PROXY is no URL of a SOCKS5 proxy: write one such as socks5://proxy:1080")
-
-
-def _invalid(setting: CollectionSetting, why: str) -> SettingInvalid:
-    return SettingInvalid(f"{setting.name}: {why}", reason=Reason.SETTING)
 
 
 class ImapConnection:

@@ -46,7 +46,8 @@ def open_source(
 def _open_mailbox(setting: CollectionSetting, make_tls: Callable[[], ssl.SSLContext], *, max_bytes: int) -> Source:
     # Here, so that agents without a mailbox do without the memory of what it takes.
     from ita_ag_oase.sources.imap import ImapSource
-    from ita_ag_oase.sources.imap_connection import ImapConnection, server_of
+    from ita_ag_oase.sources.imap_connection import ImapConnection
+    from ita_ag_oase.sources.imap_server import server_of
 
     server = server_of(setting)
     return ImapSource(
