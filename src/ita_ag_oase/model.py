@@ -225,8 +225,8 @@ class Repair:
     """What was saved of a damaged store into a new one.
 
     `damage` says what was found, `set_aside` where the damaged file is now. `lost` counts events that were there and
-    could not be read, as far as the ledger tells; `damaged_tables` were not read whole, and `problems` says why. Where
-    `ids` is one of them, delivered events may be delivered once more.
+    could not be read, as far as the ledger tells; `damaged_tables` were not read whole, and `problems` says why.
+    Delivered events whose ids are gone may be delivered once more.
     """
 
     settings: int = 0

@@ -199,6 +199,13 @@ class TestPosition:
         reader.mailbox.add("b", at=20)
         assert await reader.poll() == ["b"]
 
+    @pytest.mark.parametrize("position", ["", "{", "{}", '{"mailbox":"user@host/INBOX","uid_validity":"7"}'])
+    async def test_a_position_that_cannot_be_read_is_none(self, reader: Reader, position: str) -> None:
+        reader.mailbox.add("old", at=9)
+        reader.mailbox.add("new", at=10)
+        reader.cursor = Cursor(START + 10, None, position)
+        assert await reader.poll() == ["new"]
+
     async def test_gaps_between_uids_are_passed(self, reader: Reader) -> None:
         assert await reader.poll() == []
         reader.mailbox.uid_next = 2 * WINDOW_UIDS + 10

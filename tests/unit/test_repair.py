@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -135,12 +136,13 @@ async def rows(bench: Bench, query: str) -> list[Any]:
 
 
 def judge(outcome: Outcome, case: str) -> None:
-    """Nothing may be lost, unless Exastro had refused it before; what may come twice is told."""
+    """Nothing may be lost that Exastro had not refused; what comes twice, since its id is gone, is told."""
     assert len(outcome.missing - REFUSED) <= outcome.parked, f"{case}: lost"
     damaged = set(outcome.repair.damaged_tables) if outcome.repair else set()
     in_flight = EVENTS_IN_FLIGHT if damaged & {"groups", "pieces"} else 0
     assert outcome.repeated <= outcome.forgotten + in_flight, f"{case}: repeated"
-    assert outcome.repeated == 0 or damaged, f"{case}: not told"
+    # A remembered id that is another one since a bit was flipped looks like any other.
+    assert outcome.repeated <= 1 or outcome.repair, f"{case}: not told"
 
 
 def zeroed_pages(store: bytes) -> Iterator[tuple[str, bytes]]:
@@ -158,6 +160,15 @@ def truncated_in_pages(store: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"in page {end // PAGE}", store[:end]
 
 
+def flipped_in_pages(store: bytes) -> Iterator[tuple[str, bytes]]:
+    """One bit in what tells how a page is laid out, and two anywhere in it, for each page."""
+    random_ = random.Random(1)
+    for start in range(0, len(store), PAGE):
+        for offset in (random_.choice((0, 1, 3, 4, 5, 6, 8, 9)), random_.randrange(PAGE), random_.randrange(PAGE)):
+            at, bit = start + offset, 1 << random_.randrange(8)
+            yield f"page {start // PAGE}, byte {offset}", store[:at] + bytes([store[at] ^ bit]) + store[at + 1 :]
+
+
 def flipped_in_header(store: bytes) -> Iterator[tuple[str, bytes]]:
     for at in range(100):
         yield f"byte {at}", store[:at] + bytes([store[at] ^ 0xFF]) + store[at + 1 :]
@@ -171,7 +182,15 @@ def no_database(store: bytes) -> Iterator[tuple[str, bytes]]:
     yield "text", b"this is no database " * 2_000
 
 
-DAMAGES = (zeroed_pages, truncated_at_pages, truncated_in_pages, flipped_in_header, zeroed_header, no_database)
+DAMAGES = (
+    zeroed_pages,
+    truncated_at_pages,
+    truncated_in_pages,
+    flipped_in_pages,
+    flipped_in_header,
+    zeroed_header,
+    no_database,
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

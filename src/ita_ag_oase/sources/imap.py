@@ -195,7 +195,7 @@ class ImapSource:
     def _position(self, connection: Connection, cursor: Cursor, state: Examined) -> Position:
         """Return where to read on: where the last portion ended or, without that, before the first mail that counts."""
         since = cursor.last_fetched_time
-        known = msgspec.json.decode(cursor.position, type=Position) if cursor.position is not None else None
+        known = _known(cursor.position)
         if known is not None and known.mailbox == self._mailbox:
             # A server that was put back to an older state may give UIDs again without a word.
             if known.uid_validity == state.uid_validity and known.last_uid < state.uid_next:
@@ -240,6 +240,14 @@ class ImapSource:
         body = json.dumps(mail.event, ensure_ascii=False).encode("utf-8", "replace")
         message_id = mail.message_id.encode("utf-8", "replace").decode()
         return Event(message_id, is_serial=False, raw=body, unavailable=None)
+
+
+def _known(position: str | None) -> Position | None:
+    """Return a position from before; None before the first, and for one that a disk has changed."""
+    try:
+        return msgspec.json.decode(position, type=Position) if position is not None else None
+    except msgspec.DecodeError:
+        return None
 
 
 async def _in_thread(work: Callable[[], T], *, name: str, on_dropped: Callable[[], None] = lambda: None) -> T:

@@ -22,6 +22,7 @@ class _Origin(msgspec.Struct):
     fetched_time: int = msgspec.field(name="_exastro_fetched_time", default=0)
 
 
+Identity = tuple[int, str, str]
 _decoder = msgspec.json.Decoder(list[_Origin])
 
 
@@ -52,6 +53,7 @@ class _Rebuild:
         self._count_anew()
         self._take_ids()
         lost = self._balance()
+        self._remember_held()
         settings, groups, events, ids = self._new.execute(
             "SELECT (SELECT count(*) FROM settings), count(*), coalesce(sum(event_count), 0),"
             " (SELECT count(*) FROM ids) FROM groups"
@@ -76,20 +78,22 @@ class _Rebuild:
         self._new.executemany("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", rows)
 
     def _take_settings(self) -> None:
-        for *values, lost, settled_time, position in self._old.rows("settings"):
-            # Not there before version 2 of the schema.
-            row = (*values, lost or 0, settled_time or 0, position)
+        identities = self._identities()
+        for number, setting_id, name, *values, lost, settled_time, position in self._old.rows("settings"):
+            identity = _likeliest((number, setting_id, name), identities)
+            # These two are not there before version 2 of the schema.
+            row = (*identity, *values, lost or 0, settled_time or 0, position)
             if columns.fits("settings", row):
                 self._insert("settings", row)
                 self._numbers[row[2]] = row[0]
-        self._take_settings_from_facts()
-
-    def _take_settings_from_facts(self) -> None:
-        """Give settings whose rows are gone the numbers that they had."""
-        for fact in self._new.execute("SELECT name, value FROM facts").fetchall():
-            identity = registry.identity_in(*fact)
-            if identity is not None and identity[0] not in self._numbers.values():
+        for identity in identities:
+            if identity[0] not in self._numbers.values():
                 self._add_setting(*identity)
+
+    def _identities(self) -> list[Identity]:
+        """Return number, id and name of the settings as facts tell them, once more than in their rows."""
+        facts = self._new.execute("SELECT name, value FROM facts")
+        return [identity for identity in (registry.identity_in(*fact) for fact in facts) if identity]
 
     def _add_setting(self, number: int | None, setting_id: str | None, name: str) -> int:
         added = self._new.execute(
@@ -165,8 +169,6 @@ class _Rebuild:
             "UPDATE settings SET last_fetched_time = min(last_fetched_time, coalesce((SELECT max(last_seen) FROM ids"
             " WHERE setting = settings.number), last_fetched_time)) WHERE seen = 0"
         )
-        if "ids" in self._old.damaged_tables:
-            self._remember_held(list(self._numbers.values()))
 
     def _balance(self) -> int:
         """Make the ledger right again, have what is lost asked for once more, and return how many events are lost."""
@@ -202,25 +204,30 @@ class _Rebuild:
                 " WHERE number = ?",
                 (since, number),
             )
-            self._remember_held([number])
 
-    def _remember_held(self, numbers: list[int]) -> None:
+    def _remember_held(self) -> None:
         """Remember the ids of the events that were saved, so that they are not collected once more."""
-        for number in numbers:
-            pieces = self._new.execute(
-                "SELECT p.events FROM pieces p JOIN groups g ON g.number = p.group_number WHERE g.setting = ?",
-                (number,),
+        pieces = self._new.execute(
+            "SELECT g.setting, p.events FROM pieces p JOIN groups g ON g.number = p.group_number"
+        )
+        for number, events in pieces:
+            ids = (origin.id or origin.message_id for origin in _origins(events))
+            self._new.executemany(
+                "INSERT OR IGNORE INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
+                [(number, digest(event_id), self._now) for event_id in ids if isinstance(event_id, str)],
             )
-            for (events,) in pieces:
-                ids = (origin.id or origin.message_id for origin in _origins(events))
-                self._new.executemany(
-                    "INSERT OR IGNORE INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
-                    [(number, digest(event_id), self._now) for event_id in ids if isinstance(event_id, str)],
-                )
 
     def _insert(self, table: str, row: tuple[Any, ...]) -> None:
         values = ", ".join("?" * len(row))
         self._new.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(columns.names(table))}) VALUES ({values})", row)  # noqa: S608
+
+
+def _likeliest(told: tuple[Any, Any, Any], identities: list[Identity]) -> tuple[Any, Any, Any]:
+    """Return the identity that agrees in two of number, id and name with what a row tells; else that as it stands."""
+    for identity in identities:
+        if sum(ours == theirs for ours, theirs in zip(identity, told, strict=True)) >= 2:
+            return identity
+    return told
 
 
 def _origins(events: bytes) -> list[_Origin]:

@@ -9,6 +9,8 @@ from typing import Any
 from ita_ag_oase.store import columns, pages, schema
 from ita_ag_oase.store.salvage import connect_to_damaged
 
+# What reading damage raises; the words of an error may be damaged text themselves.
+DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
 # How many columns of a table may have come with later versions; rows from before lack them.
 _LATER_COLUMNS = 3
 
@@ -28,7 +30,7 @@ class Remains:
         self.damaged_tables: list[str] = []
         try:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.DatabaseError as err:
+        except DAMAGED as err:
             self._note(err)
 
     def rows(self, table: str) -> Iterator[Row]:
@@ -38,7 +40,7 @@ class Remains:
             for row in self._connection.execute(f"SELECT {self._present(table)} FROM {table}"):  # noqa: S608
                 seen.add(row[0])
                 yield row
-        except sqlite3.DatabaseError as err:
+        except DAMAGED as err:
             self._note(err, table)
         else:
             return
@@ -51,15 +53,15 @@ class Remains:
         """Return the rows of a table without rowids, perhaps more than once."""
         try:
             yield from self._connection.execute(f"SELECT {', '.join(columns.names(table))} FROM {table}")  # noqa: S608
-        except sqlite3.DatabaseError as err:
+        except DAMAGED as err:
             self._note(err, table)
             yield from (row for row in pages.keyed_rows(self._path) if len(row) == len(columns.names(table)))
 
     def _present(self, table: str) -> str:
-        present = schema.columns(self._connection, table)
+        present = {row[1] for row in schema.columns(self._connection).get(table, [])}
         return ", ".join(name if name in present else f"NULL AS {name}" for name in columns.names(table))
 
-    def _note(self, err: sqlite3.DatabaseError, table: str | None = None) -> None:
+    def _note(self, err: Exception, table: str | None = None) -> None:
         if str(err) not in self.problems:
             self.problems.append(str(err))
         if table:

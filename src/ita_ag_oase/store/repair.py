@@ -12,8 +12,8 @@ from ita_ag_oase.model import Repair
 from ita_ag_oase.store import columns, schema
 from ita_ag_oase.store.pages import PAGE_BYTES
 from ita_ag_oase.store.rebuild import rebuild
-from ita_ag_oase.store.remains import opened
-from ita_ag_oase.store.salvage import SIDE_FILES, connect_to_damaged, copied, copy_prefix
+from ita_ag_oase.store.remains import DAMAGED, opened
+from ita_ag_oase.store.salvage import SIDE_FILES, as_text, connect_to_damaged, copied, copy_prefix
 
 _MAGIC = b"SQLite format 3\0"
 _NEWEST_FORMAT, _NEWEST_SCHEMA_FORMAT = 2, 4
@@ -61,11 +61,15 @@ def _damage(path: Path) -> str | None:
         return "its header is damaged, or it is no database"
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.text_factory = as_text
             return _finding(connection)
     except sqlite3.DatabaseError as err:
         if getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGE:
             raise
         return str(err)
+    except UnicodeDecodeError:
+        # What SQLite says of damage may hold damaged text itself.
+        return "its text is damaged"
 
 
 def _finding(connection: sqlite3.Connection) -> str | None:
@@ -77,8 +81,11 @@ def _finding(connection: sqlite3.Connection) -> str | None:
         return f"its header says schema {version}, its content schema {made_by.schema}"
     if not 0 < version <= schema.newest():
         return None
+    tables = schema.columns(connection)
+    if tables != schema.intended_columns(version):
+        return "its tables are not those that the agent made"
     for table in sorted(columns.TABLES):
-        query = columns.unfit_query(table, schema.columns(connection, table))
+        query = columns.unfit_query(table, {row[1] for row in tables[table]})
         if connection.execute(query).fetchone()[0]:
             return f"a row of {table} holds what the agent never wrote there"
     for query in (_WITHOUT_SETTING, _WITHOUT_GROUP, _WITHOUT_PIECES):
@@ -120,10 +127,9 @@ def _make_readable(copy: Path, fresh: Path) -> None:
 def _knows_tables(path: Path) -> bool:
     try:
         with closing(connect_to_damaged(path)) as connection:
-            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    except sqlite3.DatabaseError:
+            return schema.columns(connection) == schema.intended_columns(schema.version(connection))
+    except DAMAGED:
         return False
-    return names >= columns.TABLES
 
 
 def _set_aside(path: Path, now: float) -> Path:

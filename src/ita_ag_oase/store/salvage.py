@@ -97,7 +97,13 @@ def opened_copy(path: Path) -> Iterator[Salvage]:
 
 
 def connect_to_damaged(path: Path) -> sqlite3.Connection:
-    """Return a connection that also reads a file which is shorter than its header says."""
+    """Return a connection that also reads a file which is shorter than its header says, and text that is no text."""
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.text_factory = as_text
     connection.execute("PRAGMA writable_schema = ON")
     return connection
+
+
+def as_text(data: bytes) -> str:
+    """Return text as it is kept in a file that may be damaged."""
+    return data.decode("utf-8", "replace")

@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -71,9 +73,18 @@ def maker(connection: sqlite3.Connection) -> Maker | None:
         return None
 
 
-def columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    """Return the names of the columns that a table has."""
-    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+def columns(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the columns of each table, as SQLite describes them; the name comes second."""
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    return {name: connection.execute(f'PRAGMA table_info("{name}")').fetchall() for (name,) in tables}
+
+
+def intended_columns(number: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what `columns` does for a sound store of a schema."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for script in _scripts()[:number]:
+            connection.executescript(script.read_text(encoding="utf-8"))
+        return columns(connection)
 
 
 def newest() -> int:
@@ -81,9 +92,9 @@ def newest() -> int:
     return len(_scripts())
 
 
-def _scripts() -> list[str]:
+def _scripts() -> list[Traversable]:
     folder = resources.files("ita_ag_oase.store") / "migrations"
-    return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -91,10 +102,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     present = version(connection)
     if present > len(scripts):
         raise _too_new(connection, path, present)
-    folder = resources.files("ita_ag_oase.store") / "migrations"
-    for number, name in enumerate(scripts[present:], present + 1):
+    for number, script in enumerate(scripts[present:], present + 1):
         with transaction(connection):
-            for statement in _statements((folder / name).read_text(encoding="utf-8")):
+            for statement in _statements(script.read_text(encoding="utf-8")):
                 connection.execute(statement)
             connection.execute(
                 "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)",
