@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from ita_ag_oase.agent.schedule import Troubles, backoff_seconds, collection_code, delivery_code, repeat
+from ita_ag_oase.agent.schedule import Troubles, backoff_seconds, collection_code, delivery_code, mail_code, repeat
 from ita_ag_oase.errors import (
     ExastroRejected,
     ExastroUnavailable,
@@ -276,6 +276,14 @@ CODES: list[tuple[Callable[[Exception], str], Exception, str]] = [
     (collection_code, StoreUnavailable("x", reason=Reason.STORE_FAILED), "AGT-10027"),
     (collection_code, StoreDamaged("x", reason=Reason.STORE_DAMAGED), "AGT-10027"),
     (collection_code, ValueError("x"), "AGT-10001"),
+    (mail_code, SourceRejected("x", reason=Reason.UNAUTHORIZED), "AGT-10033"),
+    (mail_code, SourceRejected("x", reason=Reason.MAILBOX), "AGT-10028"),
+    (mail_code, SourceRejected("x", reason=Reason.NOT_IMAP), "AGT-10028"),
+    (mail_code, SourceUnavailable("x", reason=Reason.TIMEOUT), "AGT-10028"),
+    (mail_code, SourceUnavailable("x", reason=Reason.UNREACHABLE), "AGT-10028"),
+    (mail_code, SourceUnavailable("x", reason=Reason.TLS), "AGT-10028"),
+    (mail_code, StoreUnavailable("x", reason=Reason.STORE_FULL), "AGT-10027"),
+    (mail_code, ValueError("x"), "AGT-10001"),
     (delivery_code, ExastroUnavailable("x", reason=Reason.TIMEOUT), "AGT-00004"),
     (delivery_code, ExastroUnavailable("x", reason=Reason.UNREACHABLE), "AGT-00004"),
     (delivery_code, ExastroUnavailable("x", reason=Reason.TLS), "AGT-00004"),

@@ -108,6 +108,13 @@ def collection_code(err: Exception) -> str:
     return _CODES.get(err.reason, "AGT-10029") if isinstance(err, AgentError) else "AGT-10001"
 
 
+def mail_code(err: Exception) -> str:
+    """Return the message code of a failed poll of a mailbox."""
+    if not isinstance(err, AgentError):
+        return "AGT-10001"
+    return "AGT-10033" if err.reason is Reason.UNAUTHORIZED else _CODES.get(err.reason, "AGT-10028")
+
+
 def delivery_code(err: Exception) -> str:
     """Return the message code of a failed post."""
     if isinstance(err, StoreUnavailable | StoreDamaged):
