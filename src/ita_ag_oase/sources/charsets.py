@@ -61,6 +61,7 @@ _JIS_PAIRS = frozenset(("euc_jp", "iso2022_jp_ext"))
 _JIS_STRICT = "ita_ag_oase_jis_strict"
 _JIS_REPLACE = "ita_ag_oase_jis_replace"
 _JIS_ESCAPE = re.compile(rb"\x1b(\$|\(I)")
+_HALF_WIDTH = re.compile(rb"[\x00-\x7f\xa1-\xdf]*+")
 _FOREIGN_BYTE = re.compile(rb"[\x80-\xff]")
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -134,13 +135,14 @@ def _by_name(raw: bytes, codec: str | None) -> str | None:
     """Return the text that the name gives, unless the bytes speak against it."""
     if codec is None or codec == "ascii":
         return None
-    readings = [text for text in (_strict(raw, meaning) for meaning in _meanings(codec)) if text is not None]
-    if not readings:
-        text = _replacing(raw, codec)
-        return text if _is_merely_damaged(text) else None
-    if codec in _OFTEN_WRONG and not _KANA.search(readings[0]):
-        return _japanese(raw, codec) or readings[0]
-    return readings[0]
+    readings = (text for text in (_strict(raw, meaning) for meaning in _meanings(codec)) if text is not None)
+    reading = next(readings, None)
+    if codec in _OFTEN_WRONG and not (reading and _KANA.search(reading)):
+        reading = _japanese(raw, codec) or reading
+    if reading is not None:
+        return reading
+    damaged = _replacing(raw, codec)
+    return damaged if _is_merely_damaged(damaged) else None
 
 
 def _japanese(raw: bytes, _: str | None) -> str | None:
@@ -165,7 +167,8 @@ def _guess(raw: bytes) -> str | None:
         best = from_bytes(sample, cp_isolation=list(candidates)).best()
         if best is not None:
             return best.encoding
-    return None
+    # What no statistics know.
+    return "cp932" if _HALF_WIDTH.fullmatch(sample) else None
 
 
 def _sample(raw: bytes) -> bytes:

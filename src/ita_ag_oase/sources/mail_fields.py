@@ -1,7 +1,6 @@
 """What stands in a mail's fields, as text: words in other character sets, addresses, dates. Pure.
 
-Python's own header parser decodes each encoded word by itself, so that it breaks characters in two, and raises on odd
-input.
+Python's own header parser breaks characters that were cut in two between words, and raises on some input (`From: a@`).
 """
 
 import binascii
@@ -33,19 +32,17 @@ def decode_words(text: str, decoder: TextDecoder) -> str:
     words is none.
     """
     pieces: list[str] = []
-    run: tuple[str, list[bytes]] = ("", [])
-    end = 0
+    run: list[bytes] = []
+    charset, end = "", 0
     for word in _WORD.finditer(text):
-        charset, gap = word[1].lower(), text[end : word.start()]
-        is_apart = bool(gap.strip()) or end == 0
-        if is_apart or charset != run[0]:
-            pieces.append(decoder.decode(b"".join(run[1]), run[0]))
-            run = (charset, [])
-        if is_apart:
-            pieces.append(gap)
-        run[1].append(_word_bytes(word[2].lower(), word[3]))
+        gap = text[end : word.start()]
+        is_apart = not end or bool(gap.strip())
+        if is_apart or word[1].lower() != charset:
+            pieces += [decoder.decode(b"".join(run), charset), gap if is_apart else ""]
+            charset, run = word[1].lower(), []
+        run.append(_word_bytes(word[2].lower(), word[3]))
         end = word.end()
-    return "".join([*pieces, decoder.decode(b"".join(run[1]), run[0]), text[end:]])
+    return "".join([*pieces, decoder.decode(b"".join(run), charset), text[end:]])
 
 
 def _word_bytes(encoding: str, encoded: str) -> bytes:
@@ -69,20 +66,20 @@ class _Address:
 
     group: str = ""
     words: list[str] = field(default_factory=list)
-    box: str = ""
+    box: str | None = None
     comment: str = ""
 
     @property
     def is_empty(self) -> bool:
-        return not (self.group or self.box or self.comment or "".join(self.words).strip())
+        return not (self.group or self.box is not None or self.comment or "".join(self.words).strip())
 
     def text(self, decoder: TextDecoder) -> str:
         comment = decode_words(self.comment, decoder).strip()
-        if not self.box:
+        if self.box is None:
             written = decode_words("".join(self.words), decoder).strip() or self.group
             return f'"{comment}"<{written}>' if comment and written else written or comment
         name = decode_words("".join(map(_unquoted, self.words)), decoder).strip() or comment
-        return f'"{name}"<{self.box}>' if name else self.box
+        return f'"{name}"<{self.box}>' if name else self.box or "<>"
 
 
 def _addresses(text: str) -> Iterator[_Address]:
@@ -92,9 +89,9 @@ def _addresses(text: str) -> Iterator[_Address]:
             case "," | ";":
                 yield address
                 address = _Address()
-            case ":" if not address.box:
+            case ":" if address.box is None:
                 address = _Address(group=f"{''.join(address.words).strip()}:;")
-            case "<" if not address.box:
+            case "<" if address.box is None:
                 address.group, address.box = "", _box(token)
             case "(":
                 address.comment = address.comment or _ESCAPED.sub(r"\1", token[1:].removesuffix(")"))
@@ -129,7 +126,7 @@ def _unquoted(word: str) -> str:
 def _box(written: str) -> str:
     """Return what stands in angle brackets, without a route before it (RFC 5322 section 4.4)."""
     box = "".join(written[1:].removesuffix(">").split())
-    return (box.partition(":")[2] if box.startswith("@") else box) or "<>"
+    return box.partition(":")[2] if box.startswith("@") else box
 
 
 def read_date(text: str) -> int | None:
