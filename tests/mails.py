@@ -464,6 +464,10 @@ _LARGE = {
     "5,000 levels": _too_deep(),
     "5,000 open comments": _field("From: a@b " + "(" * 5_000, **{"from": '"' + "(" * 4_999 + '"<a@b>'}),
     "a megabyte in one line": _single("Subject:", b"x" * 1_000_000, "x" * 1_000_000),
+    "100,000 words": _field(
+        "Subject: " + "=?utf-8?q?a?= " * 100_000, subject="a" * 18_724 + " " + ("=?utf-8?q?a?= " * 81_276).strip()
+    ),
+    "100,000 recipients": _field("To: " + "a@b," * 100_000, to=",".join(["a@b"] * 65_536) + "a@b," * 34_464),
     "10,000 parameters": _single("Content-Type: text/plain" + "; a*0*=x" * 10_000, b"a", "a"),
 }
 

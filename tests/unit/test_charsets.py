@@ -2,7 +2,7 @@
 
 import pytest
 
-from ita_ag_oase.sources.charsets import MAX_GUESSES, MAX_VENDOR_CHARACTERS, TextDecoder
+from ita_ag_oase.sources.charsets import MAX_GUESSES, MAX_VENDOR_BYTES, TextDecoder
 
 ALPHABETS = {
     "абвгдежз": "cp1251 cp855 cp866 iso8859_5 koi8_r koi8_t koi8_u mac_cyrillic ptcp154 kz1048",
@@ -50,9 +50,8 @@ def test_a_guess_looks_at_what_is_not_ascii(size: int) -> None:
     assert TextDecoder().decode(text.encode("cp1252"), None) == text
 
 
-@pytest.mark.parametrize(
-    ("count", "character"), [(100, "①"), (MAX_VENDOR_CHARACTERS + 1, "\ufffd")], ids=["few", "many"]
-)
-def test_vendor_characters_are_looked_for_one_by_one_where_they_are_few(count: int, character: str) -> None:
-    raw = ("監" * count * 3).encode("euc-jp") + b"\xad\xa1 " * count
-    assert set(TextDecoder().decode(raw, "euc-jp")) == {"監", " ", character}
+def test_looking_for_vendor_characters_ends() -> None:
+    decoder, raw = TextDecoder(), "監視対象".encode("euc-jp") + b"\xad\xa1 "
+    large = b"\n" * (MAX_VENDOR_BYTES - len(raw) - 2) + b"\xb4\xc6"
+    texts = [decoder.decode(text, "euc-jp") for text in (large, raw, raw)]
+    assert texts[1:] == ["監視対象① ", "監視対象\ufffd\ufffd "]

@@ -11,7 +11,8 @@ from charset_normalizer import from_bytes
 # Guessing takes milliseconds: a mail of a million undecodable words must not take hours.
 MAX_GUESSES = 20
 _SAMPLE_BYTES = 8_192
-MAX_VENDOR_CHARACTERS = 10_000
+# They are looked up one by one, which takes a second for a megabyte of nothing else.
+MAX_VENDOR_BYTES = 4_194_304
 
 # What Python's codecs do besides character sets, or what could take quadratic time.
 _NO_CHARSETS = frozenset(
@@ -69,7 +70,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class TextDecoder:
-    """Decodes the texts of one mail; what it guesses is bounded for all of them together.
+    """Decodes the texts of one mail; what takes long is bounded for all of them together.
 
     The order: a name that says the bytes are seven-bit or wide, since such bytes can look like UTF-8; UTF-8, which
     other text hardly ever is by chance; the name given; a guess. Names are often wrong where the text is UTF-8, and
@@ -78,6 +79,7 @@ class TextDecoder:
 
     def __init__(self) -> None:
         self._guesses_left = MAX_GUESSES
+        self._vendor_bytes_left = MAX_VENDOR_BYTES
 
     def decode(self, raw: bytes, label: str | None) -> str:
         """Return the text, without lone surrogates; `label` is the name of its character set, if it has one."""
@@ -85,17 +87,76 @@ class TextDecoder:
         return text if text.isascii() else _SURROGATE.sub(_REPLACEMENT, text)
 
     def _decoded(self, raw: bytes, codec: str | None) -> str:
-        for read in (_by_itself, _by_name, _japanese):
+        for read in (self._by_itself, self._by_name, self._japanese):
             text = read(raw, codec)
             if text is not None:
                 return text
-        return _replacing(raw, self._guessed(raw) or codec or "utf_8")
+        return self._replacing(raw, self._guessed(raw) or codec or "utf_8")
+
+    def _by_itself(self, raw: bytes, codec: str | None) -> str | None:
+        """Return the text where the bytes themselves tell how to read them."""
+        text = self._strict(raw, codec) if codec is not None and codec in _SEVEN_BIT else None
+        if text is None and _JIS_ESCAPE.search(raw):
+            text = self._strict(raw, "iso2022_jp_ext")
+        if text is None and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = self._strict(raw, "utf_16")
+        if text is not None:
+            return text
+        text = self._strict(raw, "utf_8_sig")
+        return None if text is None or self._may_be_pairs(text, raw, codec) else text
+
+    def _may_be_pairs(self, text: str, raw: bytes, codec: str | None) -> bool:
+        """Whether UTF-8 of two bytes each is more likely a few characters of the East Asian set that was named."""
+        if codec is None or codec not in _DOUBLE_BYTE or text.isascii() or max(text) > "\u07ff":
+            return False
+        return self._strict(raw, codec) is not None
+
+    def _by_name(self, raw: bytes, codec: str | None) -> str | None:
+        """Return the text that the name gives, unless the bytes speak against it."""
+        if codec is None or codec == "ascii":
+            return None
+        readings = (self._strict(raw, meaning) for meaning in _meanings(codec))
+        reading = next((text for text in readings if text is not None), None)
+        if codec in _OFTEN_WRONG and not (reading and _KANA.search(reading)):
+            reading = self._japanese(raw, codec) or reading
+        if reading is not None:
+            return reading
+        damaged = self._replacing(raw, codec)
+        return damaged if _is_merely_damaged(damaged) else None
+
+    def _japanese(self, raw: bytes, _: str | None) -> str | None:
+        """Return the text where it is Japanese beyond doubt: valid, and with kana in it."""
+        for codec in ("euc_jp", "cp932"):
+            text = self._strict(raw, codec)
+            if text is not None and _KANA.search(text):
+                return text
+        return None
 
     def _guessed(self, raw: bytes) -> str | None:
         if not self._guesses_left:
             return None
         self._guesses_left -= 1
         return _guess(raw)
+
+    def _strict(self, raw: bytes, codec: str) -> str | None:
+        try:
+            return raw.decode(codec, _JIS_STRICT if self._takes_vendor_characters(raw, codec) else "strict")
+        except UnicodeError:
+            return None
+
+    def _replacing(self, raw: bytes, codec: str) -> str:
+        codec = _meanings(codec)[-1]
+        try:
+            return raw.decode(codec, _JIS_REPLACE if self._takes_vendor_characters(raw, codec) else "replace")
+        except UnicodeError:
+            # UTF-16 and UTF-32 refuse what their byte order mark forbids, whatever they are told.
+            return raw.decode("utf_8", "replace")
+
+    def _takes_vendor_characters(self, raw: bytes, codec: str) -> bool:
+        if codec not in _JIS_PAIRS or len(raw) > self._vendor_bytes_left:
+            return False
+        self._vendor_bytes_left -= len(raw)
+        return True
 
 
 def _codec_of(label: str | None) -> str | None:
@@ -111,47 +172,8 @@ def _codec_of(label: str | None) -> str | None:
     return codec if codec in _CODECS else None
 
 
-def _by_itself(raw: bytes, codec: str | None) -> str | None:
-    """Return the text where the bytes themselves tell how to read them."""
-    text = _strict(raw, codec) if codec is not None and codec in _SEVEN_BIT else None
-    if text is None and _JIS_ESCAPE.search(raw):
-        text = _strict(raw, "iso2022_jp_ext")
-    if text is None and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = _strict(raw, "utf_16")
-    if text is not None:
-        return text
-    text = _strict(raw, "utf_8_sig")
-    return None if text is None or _may_be_pairs(text, raw, codec) else text
-
-
-def _may_be_pairs(text: str, raw: bytes, codec: str | None) -> bool:
-    """Whether UTF-8 of two bytes each is more likely a few characters of the East Asian set that was named."""
-    if codec is None or codec not in _DOUBLE_BYTE or text.isascii() or max(text) > "\u07ff":
-        return False
-    return _strict(raw, codec) is not None
-
-
-def _by_name(raw: bytes, codec: str | None) -> str | None:
-    """Return the text that the name gives, unless the bytes speak against it."""
-    if codec is None or codec == "ascii":
-        return None
-    readings = (text for text in (_strict(raw, meaning) for meaning in _meanings(codec)) if text is not None)
-    reading = next(readings, None)
-    if codec in _OFTEN_WRONG and not (reading and _KANA.search(reading)):
-        reading = _japanese(raw, codec) or reading
-    if reading is not None:
-        return reading
-    damaged = _replacing(raw, codec)
-    return damaged if _is_merely_damaged(damaged) else None
-
-
-def _japanese(raw: bytes, _: str | None) -> str | None:
-    """Return the text where it is Japanese beyond doubt: valid, and with kana in it."""
-    for codec in ("euc_jp", "cp932"):
-        text = _strict(raw, codec)
-        if text is not None and _KANA.search(text):
-            return text
-    return None
+def _meanings(codec: str) -> tuple[str, ...]:
+    return _MEANINGS.get(codec, (codec,))
 
 
 def _is_merely_damaged(text: str) -> bool:
@@ -177,31 +199,6 @@ def _sample(raw: bytes) -> bytes:
     sample = raw[start : start + _SAMPLE_BYTES]
     whole_lines = sample[: sample.rfind(b"\n") + 1]
     return whole_lines if len(sample) == _SAMPLE_BYTES and whole_lines else sample
-
-
-def _meanings(codec: str) -> tuple[str, ...]:
-    return _MEANINGS.get(codec, (codec,))
-
-
-def _strict(raw: bytes, codec: str) -> str | None:
-    try:
-        return raw.decode(codec, _JIS_STRICT if _may_have_vendor_characters(raw, codec) else "strict")
-    except UnicodeError:
-        return None
-
-
-def _replacing(raw: bytes, codec: str) -> str:
-    codec = _meanings(codec)[-1]
-    try:
-        return raw.decode(codec, _JIS_REPLACE if _may_have_vendor_characters(raw, codec) else "replace")
-    except UnicodeError:
-        # UTF-16 and UTF-32 refuse what their byte order mark forbids, whatever they are told.
-        return raw.decode("utf_8", "replace")
-
-
-def _may_have_vendor_characters(raw: bytes, codec: str) -> bool:
-    """Whether to look for them one by one, which takes too long where a large text is not what it is said to be."""
-    return codec in _JIS_PAIRS and raw.decode(codec, "replace").count(_REPLACEMENT) <= MAX_VENDOR_CHARACTERS
 
 
 def _vendor_character(pair: bytes) -> str | None:

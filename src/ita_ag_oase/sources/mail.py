@@ -8,6 +8,9 @@ from ita_ag_oase.sources.charsets import TextDecoder
 from ita_ag_oase.sources.mail_fields import decode_addresses, decode_words, read_date
 from ita_ag_oase.sources.mime import Part, Span, first, leaves, read_part, transfer_decoded
 
+# More than mail passes through hosts on its way.
+_RECEIVED = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -76,12 +79,12 @@ class _MailReader:
         return decode_words(self._written(first(self._whole.fields, name)), self._decoder).strip()
 
     def _addresses(self, name: str) -> str:
-        values = self._whole.fields.get(name, ())
-        return decode_addresses(", ".join(map(self._written, values)), self._decoder)
+        written = self._written(b", ".join(self._whole.fields.get(name, ())))
+        return decode_addresses(written, self._decoder)
 
     def _date(self) -> int:
         fields = self._whole.fields
-        received = (value.rpartition(b";")[2] for value in fields.get("received", ()))
+        received = (value.rpartition(b";")[2] for value in fields.get("received", ())[:_RECEIVED])
         for value in (first(fields, "date"), *received):
             date = read_date(value.decode("ascii", "replace"))
             if date is not None:
