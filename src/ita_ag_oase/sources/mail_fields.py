@@ -28,7 +28,7 @@ _JAPAN = re.compile(r"(?<!\()\bJST\b")
 
 
 def decode_words(text: str, decoder: TextDecoder) -> str:
-    """Return text with its encoded words decoded (RFC 2047), those beyond the first MAX_FIELD_CHARACTERS left out.
+    """Return text with its encoded words decoded (RFC 2047), but not beyond MAX_FIELD_CHARACTERS.
 
     Neighbours of one character set are decoded together, since mailers cut characters in two. White space between
     words is none.
