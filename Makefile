@@ -15,7 +15,7 @@ $(VENV)/.ready: requirements-dev.txt
 	$(BIN)/python -m pip --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(VENV)/.ready ## the agent at work between an Exastro and three sources, all on this machine (Ctrl-C ends it)
+demo: $(VENV)/.ready ## the agent at work between an Exastro and four sources, all on this machine (Ctrl-C ends it)
 	@$(BIN)/ita-ag-oase demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(VENV)/.ready ## all tests

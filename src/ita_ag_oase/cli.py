@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="run the agent until SIGTERM (this is also what no command means)")
-    demo = commands.add_parser("demo", help="show the agent at work between an Exastro and three sources on loopback")
+    demo = commands.add_parser("demo", help="show the agent at work between an Exastro and four sources on loopback")
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds (otherwise with Ctrl-C)")
     where, form = _common_options()
     commands.add_parser("verify", parents=[where, form], help="check the store and the ledger of each setting")

@@ -43,7 +43,7 @@ class SavedEvent:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What tells it from others."""
+        """What tells it from others; a mail has its message id for that."""
         return self.setting_name, str(self.event.get("_exastro_oase_event_id", self.event.get("message_id")))
 
 

@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback, on top of the standard library's, that can also misbehave."""
+"""Servers on loopback, on top of the standard library's: what listens, and an HTTP server that can also misbehave."""
 
 import contextlib
 import json
@@ -6,7 +6,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -52,25 +53,21 @@ def as_html(text: str, status: int) -> Reply:
     return Reply(status=status, body=f"<html><body>{text}</body></html>".encode(), content_type="text/html")
 
 
-class LoopbackServer:
-    """Serves `handle` on a free port of 127.0.0.1, a thread for each connection, while it is entered.
+class Listener:
+    """Accepts connections on a free port of 127.0.0.1, a thread for each, while it is entered.
 
-    Entered again, it comes back on the same port. Leaving it breaks the connections that are open.
+    `handler_for` makes the class that serves a connection; the event it gets is set once the end has come. Entered
+    again, it comes back on the same port. Leaving it breaks the connections that are open.
     """
 
-    def __init__(self, handle: Callable[[Request], Reply], port: int = 0) -> None:
-        self._handle = handle
-        self._port = port
-
-    @property
-    def url(self) -> str:
-        """The server's URL, without a path; known once it was entered."""
-        return f"http://127.0.0.1:{self._port}"
+    def __init__(self, handler_for: Callable[[threading.Event], type[BaseRequestHandler]], port: int = 0) -> None:
+        self._handler_for = handler_for
+        self.port = port
 
     def __enter__(self) -> Self:
         self._is_ending = threading.Event()
-        self._server = _Server(("127.0.0.1", self._port), _handler(self._handle, self._is_ending))
-        self._port = self._server.server_address[1]
+        self._server = _Server(("127.0.0.1", self.port), self._handler_for(self._is_ending))
+        self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
         return self
@@ -83,12 +80,32 @@ class LoopbackServer:
         self._server.break_connections()
 
 
-class _Server(ThreadingHTTPServer):
+class LoopbackServer:
+    """Serves `handle` over HTTP while it is entered, as a Listener does."""
+
+    def __init__(self, handle: Callable[[Request], Reply], port: int = 0) -> None:
+        self._listener = Listener(lambda is_ending: _handler(handle, is_ending), port)
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without a path; known once it was entered."""
+        return f"http://127.0.0.1:{self._listener.port}"
+
+    def __enter__(self) -> Self:
+        self._listener.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.__exit__()
+
+
+class _Server(ThreadingTCPServer):
+    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, address: tuple[str, int], handler: type[BaseRequestHandler]) -> None:
         super().__init__(address, handler)
         self._open: set[Any] = set()
 

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from ita_ag_oase import clock
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.demo.exastro import ORGANIZATION, REFRESH_TOKEN, WORKSPACE, DemoExastro, SavedEvent
-from ita_ag_oase.demo.sources import AlertSource, DemoSource, FlakySource, ProblemSource
+from ita_ag_oase.demo.sources import AlertSource, DemoSource, FlakySource, MailSource, ProblemSource
 from ita_ag_oase.observability.logs import Redactor, configure
 from ita_ag_oase.settings import Settings
 
@@ -28,7 +28,7 @@ def show(*, seconds: float | None) -> int:
     configure(level="WARNING", zone=None, redactor=redactor, is_readable=True)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ita-ag-oase-demo-")))
-        sources = [stack.enter_context(source) for source in (ProblemSource(1), AlertSource(2), FlakySource(3))]
+        sources = [stack.enter_context(source) for source in _sources()]
         board = _Board(sources)
         exastro = stack.enter_context(DemoExastro([source.row for source in sources], on_saved=board.show))
         settings = _settings(exastro.url, folder, [source.name for source in sources])
@@ -36,6 +36,10 @@ def show(*, seconds: float | None) -> int:
         board.introduce(exastro.url)
         asyncio.run(_run(settings, redactor, exastro, sources, seconds))
         return board.conclude(exastro)
+
+
+def _sources() -> tuple[DemoSource, ...]:
+    return ProblemSource(1), AlertSource(2), FlakySource(3), MailSource(4)
 
 
 class _DemoSettings(Settings):

@@ -1,4 +1,4 @@
-"""Three sources of alarms, alike enough to what operators run: they answer in the same form, and one of them fails."""
+"""Sources of alarms, alike enough to what operators run: they answer in the same form, and one of them fails."""
 
 import itertools
 import json
@@ -7,11 +7,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from email.header import Header
+from email.message import EmailMessage, Message
+from email.mime.text import MIMEText
+from email.utils import formatdate
 from typing import Any, Self
 
 from ita_ag_oase import clock
 from ita_ag_oase.demo.exastro import setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_html, as_json
+from ita_ag_oase.demo.mailbox import PASSWORD, USERNAME, Mailbox, MailServer, StoredMail
 
 _HOSTS = ("web-01", "web-02", "db-01", "batch-01", "gw-01")
 _WHAT = ("CPU load is high", "disk is 90% full", "no answer to ping", "too many open files", "replication lags")
@@ -32,7 +37,7 @@ class DemoSource:
         self._next_at = time.monotonic()
         self._is_frozen = False
         self._lock = threading.Lock()
-        self._server = LoopbackServer(self._handle)
+        self._server: LoopbackServer | MailServer = LoopbackServer(self._handle)
 
     @property
     def url(self) -> str:
@@ -62,10 +67,13 @@ class DemoSource:
 
     def _handle(self, request: Request) -> Reply:
         with self._lock:
-            while not self._is_frozen and self._next_at <= time.monotonic():
-                self._alarms.append(self._alarm(next(self._numbers)))
-                self._next_at += self._every_seconds * self._random.uniform(0.5, 1.5)
+            self._raise_alarms()
             return self._answer(request)
+
+    def _raise_alarms(self) -> None:
+        while not self._is_frozen and self._next_at <= time.monotonic():
+            self._alarms.append(self._alarm(next(self._numbers)))
+            self._next_at += self._every_seconds * self._random.uniform(0.5, 1.5)
 
     def _alarm(self, number: int) -> dict[str, Any]:
         raise NotImplementedError
@@ -189,3 +197,73 @@ class FlakySource(DemoSource):
             return failure
         ids = {str(alarm["id"]) for alarm in self._alarms}
         return as_json({"data": {"items": list(self._alarms)}}, on_sent=lambda: self.told.update(ids))
+
+
+class MailSource(DemoSource):
+    """Gets a mail for each alarm: plain, Japanese, or HTML with a file attached."""
+
+    name = "ops-mailbox"
+    _every_seconds = 1.3
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self._mailbox = Mailbox()
+        self._server = self._mails = MailServer(self._mailbox, before_command=self._receive, on_sent=self._tell)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return setting_row(
+            self.name,
+            "127.0.0.1",
+            CONNECTION_METHOD_ID="4",
+            REQUEST_METHOD_ID="5",
+            PORT=self._mails.port,
+            USERNAME=USERNAME,
+            PASSWORD=PASSWORD,
+            MAILBOXNAME=self._mailbox.name,
+        )
+
+    def describe(self, event: Mapping[str, Any]) -> str:
+        return f"{event['subject']} (from {event['from']})"
+
+    def _receive(self) -> None:
+        with self._lock:
+            self._raise_alarms()
+
+    def _tell(self, mail: StoredMail) -> None:
+        self.told.add(self._alarms[mail.uid - 1]["message_id"])
+
+    def _alarm(self, number: int) -> dict[str, Any]:
+        host, what = self._what()
+        mail = _MAILS[number % len(_MAILS)](f"{what} on {host}")
+        mail["Message-ID"] = message_id = f"<{number}.{self._random.getrandbits(64):016x}@{host}.example>"
+        mail["Date"] = formatdate(clock.now())
+        mail["From"] = f"Watch <watch@{host}.example>"
+        mail["To"] = "ops@example.com"
+        self._mailbox.append(mail.as_bytes(policy=mail.policy.clone(linesep="\r\n")), clock.now())
+        return {"message_id": message_id}
+
+
+def _plain_mail(text: str) -> Message:
+    mail = EmailMessage()
+    mail["Subject"] = text
+    mail.set_content(f"{text}\n")
+    return mail
+
+
+def _japanese_mail(text: str) -> Message:
+    mail = MIMEText(f"監視サーバが障害を検知しました。\n{text}\n", "plain", "iso-2022-jp")
+    mail["Subject"] = Header(f"【障害】{text}", "iso-2022-jp").encode()
+    return mail
+
+
+def _mail_with_file(text: str) -> Message:
+    mail = EmailMessage()
+    mail["Subject"] = f"【状況】{text}"
+    mail.set_content(f"{text}\n")
+    mail.add_alternative(f"<p>{text}</p>\n", subtype="html")
+    mail.add_attachment(f"what\r\n{text}\r\n", subtype="csv", filename="状況.csv")
+    return mail
+
+
+_MAILS = (_plain_mail, _japanese_mail, _mail_with_file)
