@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime, tzinfo
+from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
@@ -18,10 +19,18 @@ def elapsed() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def boot_id() -> str | None:
+    """Return what tells this start of the machine from others, during which `elapsed` goes on; None where unknown."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
 class SteadyClock:
     """The wall clock without its steps: one is not followed until another clock speaks for it.
 
-    `on_step` gets the seconds of each step when it is noticed.
+    `on_step` gets the seconds of each step when it is noticed. `offset` is that of an earlier clock to go on from.
     """
 
     def __init__(
@@ -30,21 +39,27 @@ class SteadyClock:
         wall: Callable[[], float] = now,
         elapsed: Callable[[], float] = elapsed,
         on_step: Callable[[float], None] = lambda _: None,
+        offset: float | None = None,
     ) -> None:
         self._wall = wall
         self._elapsed = elapsed
         self._on_step = on_step
-        self._offset = wall() - elapsed()
+        self._wall_offset = wall() - elapsed() if offset is None else offset
         # What must be added to the wall clock.
         self._correction = 0.0
         self.moves = 0
+
+    @property
+    def offset(self) -> float:
+        """What this clock is ahead of `elapsed`: the same while neither it nor the machine is set anew."""
+        return self._wall_offset + self._correction
 
     def now(self) -> float:
         """Return the seconds since the epoch."""
         wall = self._wall()
         offset = wall - self._elapsed()
-        step = offset - self._offset
-        self._offset = offset
+        step = offset - self._wall_offset
+        self._wall_offset = offset
         if abs(step) >= _STEP_SECONDS:
             self._correction -= step
             self._on_step(step)
@@ -61,6 +76,8 @@ class SteadyClock:
         self._correction += seconds
         self.moves += 1
 
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # Less is followed at once: leap seconds, and what the two readings of a look are apart.
 _STEP_SECONDS = 2.0

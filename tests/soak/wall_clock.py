@@ -2,6 +2,7 @@
 
 import random
 import sys
+import threading
 from pathlib import Path
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -30,6 +31,7 @@ class WallClock:
         self._file = folder / "offset"
         self._random = random_
         self._offset = 0
+        self._lock = threading.Lock()
         self._write()
 
     @property
@@ -57,10 +59,12 @@ class WallClock:
 
     def move_to(self, offset_seconds: int) -> None:
         """Let the clock be so far from the true time; 0 is the true time."""
-        if offset_seconds != self._offset:
-            self.jumps += 1
-            self._offset = offset_seconds
-            self._write()
+        # Both the run and what lets the clock jump meanwhile call it.
+        with self._lock:
+            if offset_seconds != self._offset:
+                self.jumps += 1
+                self._offset = offset_seconds
+                self._write()
 
     def _write(self) -> None:
         # Replaced as a whole: a process that reads half of it would see yet another time.

@@ -23,11 +23,15 @@ class World:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.true = self.wall = START
-        self.begin()
+        self.boots = 1
 
-    def begin(self) -> None:
-        """Start a life."""
-        self.keeper = Timekeeper(self.bench.store, wall=lambda: self.wall, elapsed=lambda: self.true)
+    async def begin(self, *, elsewhere: bool = True) -> None:
+        """Start a life: on another machine, or on the same one."""
+        self.boots += elsewhere
+        self.keeper = Timekeeper(
+            self.bench.store, wall=lambda: self.wall, elapsed=lambda: self.true, boot_id=str(self.boots)
+        )
+        await self.keeper.open()
 
     def go(self, seconds: float) -> None:
         """Let time pass."""
@@ -48,7 +52,9 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with Bench(tmp_path, now=START) as bench:
-        yield World(bench)
+        world = World(bench)
+        await world.begin()
+        yield world
 
 
 async def test_a_step_that_exastro_knows_nothing_of_is_never_followed(world: World) -> None:
@@ -63,7 +69,7 @@ async def test_a_clock_that_is_set_right_is_followed_and_the_cursors_go_on_to_me
     world: World, wrong: float
 ) -> None:
     world.wall += wrong
-    world.begin()
+    await world.begin()
     assert await world.meet() == wrong
     world.bench.now = world.wall
     await world.bench.poll("n1", [usable(1)])
@@ -85,7 +91,7 @@ async def test_a_clock_that_is_set_right_is_followed_and_the_cursors_go_on_to_me
 async def test_a_step_between_two_lives_is_not_followed(world: World, step: float) -> None:
     await world.meet()
     world.wall += step
-    world.begin()
+    await world.begin()
     with capture_logs() as logs:
         assert await world.meet() == 0.0
     assert [(line["event"], line["seconds"]) for line in logs] == [("clock_stepped", step)]
@@ -94,17 +100,41 @@ async def test_a_step_between_two_lives_is_not_followed(world: World, step: floa
     assert await world.meet() == 0.0
 
 
+@pytest.mark.parametrize("step", [7_200, -7_200, 3])
+async def test_a_step_between_two_lives_on_one_machine_is_known_without_exastro(world: World, step: float) -> None:
+    world.go(10)
+    world.wall += step
+    with capture_logs() as logs:
+        await world.begin(elsewhere=False)
+    assert world.keeper.clock.now() == world.true
+    assert [(line["event"], line["seconds"]) for line in logs] == [("clock_stepped", step)]
+    world.go(10)
+    await world.begin(elsewhere=False)
+    assert world.keeper.clock.now() == world.true
+    assert await world.meet(exastro_ahead=step) == step
+    assert await world.cursor() == step
+    await world.begin(elsewhere=False)
+    assert await world.meet(exastro_ahead=step) == step
+    assert await world.cursor() == step
+
+
+async def test_what_is_kept_of_the_clocks_and_cannot_be_read_is_left_out(world: World) -> None:
+    await world.bench.store.keep_fact("clock", b"damaged")
+    await world.begin(elsewhere=False)
+    assert await world.meet() == 0.0
+
+
 async def test_a_clock_that_was_set_right_between_two_lives_takes_the_cursors_along(world: World) -> None:
     world.wall += 7_200
-    world.begin()
+    await world.begin()
     await world.meet()
     world.bench.now = world.wall
     await world.bench.poll("n1", [])
     world.wall -= 7_200
-    world.begin()
+    await world.begin()
     assert await world.meet() == 0.0
     assert await world.cursor() == 0.0
-    world.begin()
+    await world.begin()
     await world.meet()
     assert await world.cursor() == 0.0
 
@@ -125,7 +155,7 @@ async def test_a_difference_that_stays_is_told_once_and_changes_nothing(world: W
 async def test_a_date_of_whole_seconds_moves_nothing(world: World) -> None:
     for late in (0.0, 0.9, 1.9, 3.0):
         world.go(10)
-        world.begin()
+        await world.begin()
         assert await world.meet(exastro_ahead=-late) == 0.0
     assert await world.cursor() == 0.0
 

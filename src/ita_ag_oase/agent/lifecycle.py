@@ -69,6 +69,7 @@ class Agent:
                 return
             store = await stack.enter_async_context(self._open_store())
             timekeeper = Timekeeper(store)
+            await timekeeper.open()
             client = await stack.enter_async_context(self._open_exastro(store, timekeeper))
             roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock))
             delivery = Delivery(

@@ -1,8 +1,10 @@
 """Keeps the agent's clock steady, with Exastro's clock to decide which of two is right."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from ita_ag_oase import clock
@@ -16,23 +18,59 @@ _FACT = "clock"
 _TOLD_FROM_SECONDS = 60.0
 # A Date header has whole seconds, and some time passes until it is read.
 _NOISE_SECONDS = 5.0
+_NEWS_SECONDS = 2.0
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """By how many seconds the agent's clock is ahead: of the time since the machine started, and of Exastro's clock."""
+
+    boot_id: str | None
+    offset: float
+    difference: float | None
+
+    def is_near(self, other: "_Kept") -> bool:
+        """Whether the other tells nothing new."""
+        differences = (self.difference or 0.0) - (other.difference or 0.0)
+        return (
+            self.boot_id == other.boot_id
+            and (self.difference is None) == (other.difference is None)
+            and abs(self.offset - other.offset) < _NEWS_SECONDS
+            and abs(differences) < _NEWS_SECONDS
+        )
 
 
 class Timekeeper:
     """Compares the agent's clock with that of Exastro at each answer.
 
-    How far the two are apart is kept in the store, so that a step of the wall clock between two lives is found out.
-    When the agent's clock moves, the cursors move with it: they go on to mean the same moments.
+    When the agent's clock moves, the cursors move with it: they go on to mean the same moments. What is known of the
+    clocks is kept in the store, so that a step of the wall clock between two lives is found out: by the time that has
+    passed since the machine started, and where it was started anew, or is another one, by Exastro's clock.
     """
 
     def __init__(
-        self, store: Store, *, wall: Callable[[], float] = clock.now, elapsed: Callable[[], float] = clock.elapsed
+        self,
+        store: Store,
+        *,
+        wall: Callable[[], float] = clock.now,
+        elapsed: Callable[[], float] = clock.elapsed,
+        boot_id: str | None = None,
     ) -> None:
-        self.clock = SteadyClock(wall=wall, elapsed=elapsed, on_step=_tell_step)
+        self._make_clock = functools.partial(SteadyClock, wall=wall, elapsed=elapsed, on_step=_tell_step)
+        self.clock = self._make_clock()
         self._store = store
+        self._boot_id = boot_id or clock.boot_id()
         self._has_compared = False
-        self._kept: float | None = None
+        self._kept: _Kept | None = None
         self._is_told = False
+
+    async def open(self) -> None:
+        """Go on from the clock of the last life. Raises the store's errors."""
+        with contextlib.suppress(msgspec.DecodeError):
+            self._kept = msgspec.json.decode(await self._store.fact(_FACT) or b"", type=_Kept)
+        if self._kept and self._kept.boot_id == self._boot_id:
+            self.clock = self._make_clock(offset=self._kept.offset)
+            self.clock.now()
+        await self._keep(self._kept.difference if self._kept else None)
 
     async def note(self, reference: float) -> None:
         """Compare with Exastro's clock, in epoch seconds. Where the store fails, the next answer will do."""
@@ -46,39 +84,44 @@ class Timekeeper:
             await self._compare_with_last_life(reference)
         way = self.clock.way_to_wall(reference)
         if way:
-            await self._move(way, cursors=way)
+            await self._move(way, cursors=way, reference=reference)
             _log.warning("clock_followed", seconds=round(way), action="the cursors moved with the clock")
         difference = self.clock.now() - reference
         await self._keep(difference)
         self._tell(difference)
 
     async def _compare_with_last_life(self, reference: float) -> None:
-        kept = await self._store.fact(_FACT)
-        if kept is not None:
-            self._kept = float(kept)
-            difference = self.clock.now() - reference
-            step = difference - self._kept
-            if abs(step) > _NOISE_SECONDS and abs(difference) > abs(self._kept):
+        before = self._kept.difference if self._kept else None
+        difference = self.clock.now() - reference
+        step = 0.0 if before is None else difference - before
+        if before is not None and abs(step) > _NOISE_SECONDS:
+            if abs(difference) > abs(before):
                 _tell_step(step)
                 self.clock.move(-step)
-            elif abs(step) > _NOISE_SECONDS:
+            else:
                 # It was wrong, and was set right in between.
-                await self._move(0.0, cursors=step)
+                await self._move(0.0, cursors=step, reference=reference)
         self._has_compared = True
 
-    async def _move(self, seconds: float, *, cursors: float) -> None:
+    async def _move(self, seconds: float, *, cursors: float, reference: float) -> None:
         # First the clock, so that a poll which began by the old one is not saved behind the cursors' back.
         self.clock.move(seconds)
+        kept = self._known(self.clock.now() - reference)
         try:
-            await self._store.shift(round(cursors))
+            await self._store.shift(round(cursors), {_FACT: msgspec.json.encode(kept)})
         except BaseException:
             self.clock.move(-seconds)
             raise
+        self._kept = kept
 
-    async def _keep(self, difference: float) -> None:
-        if self._kept is None or abs(difference - self._kept) > _NOISE_SECONDS / 2:
-            await self._store.keep_fact(_FACT, b"%d" % round(difference))
-            self._kept = round(difference)
+    async def _keep(self, difference: float | None) -> None:
+        known = self._known(difference)
+        if self._kept is None or not self._kept.is_near(known):
+            await self._store.keep_fact(_FACT, msgspec.json.encode(known))
+            self._kept = known
+
+    def _known(self, difference: float | None) -> _Kept:
+        return _Kept(boot_id=self._boot_id, offset=self.clock.offset, difference=difference)
 
     def _tell(self, difference: float) -> None:
         is_far = abs(difference) >= _TOLD_FROM_SECONDS

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -189,9 +189,15 @@ class Store:
         """Keep bytes under a name, in place of those from before."""
         await self._run(lambda connection: registry.keep_fact(connection, name, value))
 
-    async def shift(self, seconds: int) -> None:
-        """Move the cursors and what else was noted by a clock that was moved."""
-        await self._run(lambda connection: registry.shift(connection, seconds))
+    async def shift(self, seconds: int, facts: Mapping[str, bytes]) -> None:
+        """Move the cursors and what else was noted by a clock that was moved, and keep facts about that with it."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            registry.shift(connection, seconds)
+            for name, value in facts.items():
+                registry.keep_fact(connection, name, value)
+
+        await self._run(work)
 
     async def purge(self, now: int) -> int:
         """Forget what no response has held for long; return how many ids. Repeat until it returns 0."""
