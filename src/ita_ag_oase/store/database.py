@@ -16,6 +16,7 @@ from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+Connect = Callable[..., sqlite3.Connection]
 
 _JOBS_PER_TRANSACTION = 100
 _LOCK_TIMEOUT_SECONDS = 10
@@ -54,11 +55,13 @@ class StoreLock:
 class Database:
     """A thread that owns the connection and commits jobs that wait at the same time together.
 
-    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk.
+    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `connect` is called
+    as sqlite3.connect would be.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, connect: Connect = sqlite3.connect) -> None:
         self._path = path
+        self._connect = connect
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
         self._opened: Future[None] = Future()
@@ -88,7 +91,7 @@ class Database:
             return
         try:
             with _translated(self._path):
-                connection = _connect(self._path)
+                connection = _prepared(self._path, self._connect)
         except BaseException as err:  # noqa: BLE001 - handed to the caller of open()
             self._opened.set_exception(err)
             return
@@ -152,9 +155,9 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _prepared(path: Path, connect: Connect) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    connection = connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
     try:
         # Works only before the first table exists; later it is harmless.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -6,7 +6,7 @@ from pathlib import Path
 from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.model import Batch, Collection, Cursor, Saved, Settlement, TakeOver
 from ita_ag_oase.store import legacy, outbox, registry, saving
-from ita_ag_oase.store.database import Database
+from ita_ag_oase.store.database import Connect, Database
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 
@@ -15,10 +15,13 @@ class Store:
     """Events on their way, remembered ids, cursors and the last known settings of one agent.
 
     Every coroutine raises StoreUnavailable where the disk is full, locked or fails, and StoreDamaged where the file is.
+    `connect` is called as sqlite3.connect would be.
     """
 
-    def __init__(self, path: Path, limits: SavingLimits, *, storage_max_bytes: int) -> None:
-        self._database = Database(path)
+    def __init__(
+        self, path: Path, limits: SavingLimits, *, storage_max_bytes: int, connect: Connect = sqlite3.connect
+    ) -> None:
+        self._database = Database(path, connect=connect)
         self._limits = limits
         self._max_bytes = storage_max_bytes
         self._used_bytes = 0
