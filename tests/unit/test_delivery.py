@@ -266,7 +266,7 @@ class TestKeysThatAreTaken:
         await bench.poll("n1", [usable("before")])
         await bench.deliver_all()
         await bench.close()
-        bench._path.unlink()
+        bench.path.unlink()
         bench.now -= 5_000
         await bench.open()
         for number in range(3):

@@ -1,150 +1,530 @@
-"""Polls, saves, sends and failures in every order: nothing lost, nothing twice, nothing out of order."""
+"""Polls, saves, sends, failures and kills in every order: nothing lost, nothing twice, nothing out of order."""
 
 import asyncio
+import contextlib
+import itertools
+import json
 import shutil
-import tempfile
-from collections import defaultdict
-from pathlib import Path
-from typing import Any
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from exactly_once import Bench, usable
-from ita_ag_oase.errors import ExastroUnavailable
+from exactly_once import ANSWERED, DEALT_WITH, SENT, Answering, Bench, fast_folder, left_by_a_kill, put_back
+from ita_ag_oase.demo.exastro import FAULTS as DEMO_FAULTS
+from ita_ag_oase.demo.exastro import setting_row
+from ita_ag_oase.demo.loopback import Reply, Request, as_html, as_json
+from ita_ag_oase.errors import ExastroUnavailable, Reason, SourceUnreadable
+from ita_ag_oase.model import Collection, Event, Labels, Saved
+from plain_exastro import PlainExastro, Told
 
-NAMES = ("n1", "n2", "n3")
-# A request is too large by its size alone: see change_what_the_gateway_allows.
-FAULTS = ("503", "cut", "lost", "half", "html", "498", "499-01803", "401")
-BAD = "bad"
+T = TypeVar("T")
 
-some_name = strategies.sampled_from(NAMES)
+HOUR = 3_600
+# What a request can meet; one is too large by its size alone: see change_what_the_gateway_allows.
+OWN_FAULTS = {
+    "999-99999": as_json({"result": "999-99999", "message": "", "ts": ""}, 500),
+    "429": as_html("Too Many Requests", 429),
+    "502-json": as_json({"result": "502-00001", "message": "", "ts": ""}, 502),
+}
+# Saved later than the agent learns that the connection is broken, or not at all.
+LATE = "late"
+FAULTS = ("503", "cut", "lost", "half", "html", "498", "499-01803", "401", LATE, *OWN_FAULTS)
+UNPROCESSED = ("498", "401")
+# After so long, less what the agent's clock is behind, Exastro may have forgotten a request whose fate is unknown:
+# 72 hours, less the age that a key may have when it is first offered.
+BELIEVED_SECONDS = 48 * HOUR
+
+# A number counts instants.
+Kill = int | str | None
+some_turn = strategies.integers(0, 9)
+some_name = strategies.sampled_from([f"n{number}" for number in range(6)])
+some_change = strategies.sampled_from(["nothing", "rename", "discard", "delete", "new", "names"])
+some_step = strategies.sampled_from(
+    [0, 0, 0, None, None, 1, -1, 5, -5, HOUR, -HOUR, 10 * HOUR, -10 * HOUR, 72 * HOUR, -72 * HOUR]
+)
+some_faults = strategies.lists(strategies.sampled_from(FAULTS), max_size=3)
+# At which instant of a step the agent is killed, by number or by name, if at all.
+some_kill = strategies.none() | strategies.integers(0, 70) | strategies.sampled_from([None, SENT, DEALT_WITH, ANSWERED])
+
+
+class Killed(Exception):
+    """The agent was killed, and has started again."""
+
+
+class Killer:
+    """Waits for an instant; then it keeps the files as a kill leaves them."""
+
+    def __init__(self) -> None:
+        self.due: Kill = None
+        self.instant: str | None = None
+        self.files: dict[str, bytes] = {}
+        self.bench: Bench
+
+    def at(self, instant: str) -> None:
+        if self.due in (0, instant):
+            self.strike(instant)
+        elif isinstance(self.due, int):
+            self.due -= 1
+
+    def strike(self, instant: str) -> None:
+        self.due = None
+        self.instant = instant
+        self.files = left_by_a_kill(self.bench.path)
+
+
+@dataclass
+class Source:
+    """What a source told, numbered from 1, what it lists now, and what the agent said that it has saved."""
+
+    setting_id: str
+    count: int = 0
+    listed: list[int] = field(default_factory=list)
+    unusable: set[int] = field(default_factory=set)
+    saved: set[int] = field(default_factory=set)
+    odd: dict[int, str] = field(default_factory=dict)
+    was_away: bool = False
+
+    def tell(self, count: int, *, is_usable: bool = True) -> None:
+        fresh = range(self.count + 1, self.count + count + 1)
+        self.count += count
+        self.listed += fresh
+        if not is_usable:
+            self.unusable.update(fresh)
+
+    def forget(self, numbers: set[int]) -> None:
+        self.listed = [number for number in self.listed if number not in numbers]
+
+
+class Judge(Answering):
+    """Hands requests to the demo's Exastro, holds it against a plain one, and judges what was asked and saved."""
+
+    def __init__(self, bench: Bench, killer: Killer) -> None:
+        super().__init__(bench.exastro, killer.at)
+        self.plain = PlainExastro({row["EVENT_COLLECTION_SETTINGS_ID"]: name for name, row in bench.rows.items()})
+        self.faults: deque[str] = deque()
+        self.held: list[Request] = []
+        self.pending: bytes | None = None
+        self.arrived: dict[str, list[int]] = defaultdict(list)
+        self._bench = bench
+        self._killer = killer
+        self._seen = 0
+        self._latest_key: dict[str, int] = defaultdict(int)
+        self._offers: dict[tuple[str, int], tuple[float, int]] = {}
+        self._fates: dict[str, list[str]] = defaultdict(list)
+
+    @property
+    def _now(self) -> float:
+        return self._bench.now + self._bench.exastro_ahead_seconds
+
+    def hand_over(self, request: Request) -> Reply:
+        if self._killer.instant not in (None, SENT):
+            # The process that was killed goes on for a while in this one; it reaches nobody.
+            return Reply(is_cut=True)
+        fault = LATE if self._killer.instant == SENT else self._next_fault()
+        self._judge_request(request, fault)
+        if fault == LATE:
+            self.held.append(request)
+            return Reply(is_cut=True)
+        if fault in OWN_FAULTS:
+            return OWN_FAULTS[fault]
+        return self._compare(request, fault)
+
+    def note_settled(self) -> None:
+        """Note that the agent knows the fate of what it sent."""
+        if self._killer.instant is None:
+            self.pending = None
+
+    def note_kill(self) -> None:
+        """Note that the fate of a request that is on its way is not known in the next life."""
+        for group in json.loads(self.pending or b'{"events": []}')["events"]:
+            self._fates[group["event_collection_settings_id"]].append("unknown")
+        if self._killer.instant not in (SENT, DEALT_WITH):
+            # The answer may have been settled before.
+            self.pending = None
+
+    def let_late_ones_arrive(self) -> None:
+        for request in self.held:
+            self._compare(request, None)
+        self.held.clear()
+
+    def _next_fault(self) -> str | None:
+        return self.faults.popleft() if self.faults else None
+
+    def _judge_request(self, request: Request, fault: str | None) -> None:
+        """Judge that nothing else is sent while a request's fate is unknown; note what is offered."""
+        assert self.pending in (None, request.body), "another request, before the fate of the last one was known"
+        self.pending = request.body
+        is_unknown = fault is not None and fault not in UNPROCESSED
+        is_too_large = fault is None and len(request.body) > self.exastro.max_request_bytes
+        if is_too_large:
+            # The gateway that finds it too large has not passed it on before either.
+            self.held.clear()
+        for group in json.loads(request.body)["events"]:
+            setting_id = group["event_collection_settings_id"]
+            self._fates[setting_id] += ["unknown"] * is_unknown + ["413"] * is_too_large
+            if fault not in UNPROCESSED:
+                behind = int(max(0.0, self._bench.exastro_ahead_seconds))
+                for event in group["event"]:
+                    self._offers.setdefault(
+                        (setting_id, event["id"]), (self._now - behind, len(self._fates[setting_id]))
+                    )
+
+    def _compare(self, request: Request, fault: str | None) -> Reply:
+        """Return what the demo's Exastro answers, which must be what the plain one tells."""
+        if fault is not None:
+            assert fault in DEMO_FAULTS
+            self.exastro.faults.append(fault)
+        reply = self.exastro._handle(request)
+        told = self._told_by_plain(request, fault)
+        if fault is None:
+            assert _told(reply) == told
+        elif fault in ("lost", "half"):
+            assert reply.is_cut
+        saved = [(event.agent_name, event.fetched_time, event.event) for event in self.exastro.saved]
+        assert saved == [event[1:] for event in self.plain.saved]
+        self._judge_saved()
+        return reply
+
+    def _told_by_plain(self, request: Request, fault: str | None) -> Told:
+        groups = json.loads(request.body)["events"]
+        if fault not in (None, "lost", "half"):
+            return 0, "", None
+        if fault == "half":
+            groups = sorted(groups, key=lambda group: int(group["fetched_time"]))[:1]
+        if fault is None and len(request.body) > self.exastro.max_request_bytes:
+            return 413, "", None
+        if any(self.exastro.refuses(event) for group in groups for event in group["event"]):
+            return 400, "400-00002", None
+        return self.plain.told(groups, self._now)
+
+    def _judge_saved(self) -> None:
+        for setting_id, _, key, event in self.plain.saved[self._seen :]:
+            number = event["id"]
+            if number in self.arrived[setting_id]:
+                assert self._is_excused(setting_id, number), f"{number} was saved twice"
+                continue
+            assert number > max(self.arrived[setting_id], default=0), f"{number} came out of order"
+            assert key >= self._latest_key[setting_id], "a key fell"
+            self._latest_key[setting_id] = key
+            self.arrived[setting_id].append(number)
+        self._seen = len(self.plain.saved)
+
+    def _is_excused(self, setting_id: str, number: int) -> bool:
+        """Whether decision 0002 says that this event may come twice."""
+        since, count = self._offers[setting_id, number]
+        fates = self._fates[setting_id][count - 1 :]
+        return self._now - since > BELIEVED_SECONDS or (fates.count("unknown") >= 4 and "413" in fates)
+
+
+def _told(reply: Reply) -> Told:
+    if reply.content_type != "application/json":
+        return reply.status, "", None
+    answer = json.loads(reply.body)
+    messages = answer.get("data")
+    return reply.status, answer["result"], None if messages is None else [message[:9] for message in messages]
 
 
 class Life(RuleBasedStateMachine):
-    """An agent's life. `told` is what each source told, in order; what Exastro saved must become the same."""
+    """An agent's life: each source tells, Exastro saves, and both agree at the end."""
+
+    batch_bytes = 8_192
+    gateway_bytes = (700, 1_500, 5_000)
+    filler_bytes = 20
+    # More than a request may hold.
+    large_bytes = 10_000
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = fast_folder()
+        self.lives = itertools.count(1)
         self.loop = asyncio.new_event_loop()
-        self.bench = Bench(self.folder, NAMES, batch_events=8, batch_bytes=65_536)
-        self.bench.exastro.refuses = lambda event: event["kind"] == BAD
-        self.told: dict[str, list[str]] = defaultdict(list)
-        self.bad: set[tuple[str, str]] = set()
-        self.loop.run_until_complete(self.bench.open())
+        self.killer = Killer()
+        self.bench = self.killer.bench = Bench(
+            self.folder / "0", ("n1", "n2"), batch_events=8, batch_bytes=self.batch_bytes, at=self.killer.at
+        )
+        self.exastro = self.bench.exastro
+        self.exastro.refuses = lambda event: event["kind"] == "bad"
+        self.judge = self.bench.answering = Judge(self.bench, self.killer)
+        self.sources = {
+            row["EVENT_COLLECTION_SETTINGS_ID"]: Source(row["EVENT_COLLECTION_SETTINGS_ID"])
+            for row in self.exastro.rows
+        }
+        self.unwanted: set[str] = set()
+        self.run(self.bench.open())
+        self.run(self.apply_settings())
 
     def teardown(self) -> None:
         try:
             self.settle_everything()
         finally:
-            self.loop.run_until_complete(self.bench.close())
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.run(self.bench.close())
+            self.run(self.loop.shutdown_default_executor())
             self.loop.close()
             shutil.rmtree(self.folder)
 
-    def run(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(coroutine)
+    def run(self, awaitable: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(awaitable)
 
-    @rule(name=some_name, count=strategies.integers(0, 20), bad=strategies.sets(strategies.integers(0, 19), max_size=1))
-    def poll_new_events(self, name: str, count: int, bad: set[int]) -> None:
-        told = self.told[name]
-        fresh = [str(len(told) + number) for number in range(count)]
-        wrong = {fresh[number] for number in bad if number < count}
-        told += fresh
-        self.bad |= {(name, event_id) for event_id in wrong}
-        # The source lists what it told last as well, and says some of it twice.
-        listed = [*told[-count - 3 :], *told[-2:]]
-        events = [usable(event_id, kind=BAD if (name, event_id) in self.bad else "good") for event_id in listed]
-        saved = self.run(self.bench.poll(name, events))
-        assert saved.new == count
+    def live(self, step: Callable[[], Awaitable[T]], kill: Kill = None) -> T:
+        """Return what a step of the agent returns.
 
-    @rule(seconds=strategies.sampled_from([0, 1, 5, 3_600, -1, -7_200]))
-    def let_the_clock_go(self, seconds: int) -> None:
-        self.bench.now += seconds
+        `kill` tells before which of its instants the agent is killed; then it starts again, and Killed is raised.
+        """
+        self.killer.due = kill
+        try:
+            result = self.run(step())
+        except Exception:
+            self.start_again_if_killed()
+            raise
+        self.start_again_if_killed()
+        return result
 
-    @rule(faults=strategies.lists(strategies.sampled_from(FAULTS), min_size=1, max_size=3))
-    def order_faults(self, faults: list[str]) -> None:
-        self.bench.exastro.faults.extend(faults)
+    def start_again_if_killed(self) -> None:
+        self.killer.due = None
+        if self.killer.instant is None:
+            return
+        self.judge.note_kill()
+        self.run(self.bench.close())
+        folder = self.folder / str(next(self.lives))
+        put_back(self.killer.files, folder / "store")
+        self.bench.path = folder / "store" / "store.sqlite3"
+        self.killer.instant = None
+        self.run(self.bench.open())
+        raise Killed
 
-    @rule(size=strategies.sampled_from([700, 1_500, 5_000, 1 << 30]))
-    def change_what_the_gateway_allows(self, size: int) -> None:
-        self.bench.exastro.max_request_bytes = size
+    def known(self, turn: int) -> tuple[str, Source]:
+        """Return one of the settings that the agent polls, with its name."""
+        name, row = list(self.bench.rows.items())[turn % len(self.bench.rows)]
+        return name, self.sources[row["EVENT_COLLECTION_SETTINGS_ID"]]
 
-    @rule(rounds=strategies.integers(1, 8))
-    def deliver(self, rounds: int) -> None:
+    # What sources do
+
+    @precondition(lambda self: self.bench.rows)
+    @rule(
+        turn=some_turn,
+        usable=strategies.integers(0, 20),
+        unusable=strategies.integers(0, 2),
+        odd=strategies.sampled_from([None, None, None, None, "bad", "large"]),
+        forgets=strategies.booleans(),
+        kill=some_kill,
+    )
+    def poll(
+        self, turn: int, usable: int, unusable: int, odd: str | None, forgets: bool = False, kill: Kill = None
+    ) -> None:
+        name, source = self.known(turn)
+        if forgets:
+            # Nothing but the store has these any more.
+            source.forget(set(source.saved))
+        source.tell(usable)
+        if odd and usable:
+            source.odd[source.count] = odd
+        source.tell(unusable, is_usable=False)
+        fresh = usable + unusable
+        limbo = len(set(source.listed) - source.saved) - fresh
+        with contextlib.suppress(Killed):
+            saved = self.live(lambda: self.save(name, source), kill)
+            assert fresh <= saved.new <= fresh + limbo
+            source.saved.update(source.listed)
+
+    async def save(self, name: str, source: Source, *, has_key: bool = True, breaks_after: int | None = None) -> Saved:
+        now = int(self.bench.now)
+        labels = Labels(source.setting_id, name, now, now + 60)
+        events = self.events(source, has_key=has_key, breaks_after=breaks_after)
+        return await self.bench.store.save(
+            Collection(source.setting_id, self.bench.agent_name, labels, events, moves_cursor=has_key)
+        )
+
+    def events(self, source: Source, *, has_key: bool, breaks_after: int | None) -> Iterator[Event]:
+        listed = [number for number in source.listed if has_key or number in source.unusable]
+        # It says some of what it told last twice.
+        told_twice = [number for number in listed[-2:] if number not in source.unusable]
+        for place, number in enumerate([*listed, *told_twice]):
+            if place == breaks_after:
+                raise SourceUnreadable("odd", reason=Reason.EXPRESSION)
+            yield self.event(source, number)
+
+    def event(self, source: Source, number: int) -> Event:
+        odd = source.odd.get(number, "good")
+        filler = "x" * (self.large_bytes if odd == "large" else self.filler_bytes)
+        raw = json.dumps({"id": number, "kind": odd, "filler": filler}).encode()
+        is_unusable = number in source.unusable
+        return Event(str(number), is_unusable, raw, "EVENT_ID_KEY not found" if is_unusable else None)
+
+    @precondition(lambda self: self.bench.rows)
+    @rule(turn=some_turn, breaks_after=strategies.integers(0, 40), kill=some_kill)
+    def poll_what_breaks_half_way(self, turn: int, breaks_after: int, kill: Kill) -> None:
+        name, source = self.known(turn)
+        source.tell(3)
+        if breaks_after >= len(source.listed):
+            return
+        with contextlib.suppress(Killed, SourceUnreadable):
+            self.live(lambda: self.save(name, source, breaks_after=breaks_after), kill)
+            raise AssertionError("a poll that broke was saved")
+
+    @precondition(lambda self: self.bench.rows)
+    @rule(turn=some_turn, is_new=strategies.booleans(), kill=some_kill)
+    def poll_without_response_key(self, turn: int, is_new: bool, kill: Kill) -> None:
+        name, source = self.known(turn)
+        # They would come behind what is told now.
+        unsure = set(source.listed) - source.saved
+        source.forget(unsure | source.unusable if is_new else unsure - source.unusable)
+        source.tell(is_new, is_usable=False)
+        with contextlib.suppress(Killed):
+            before = self.live(lambda: self.bench.store.cursor(source.setting_id))
+            self.live(lambda: self.save(name, source, has_key=False), kill)
+            source.saved.update(source.unusable & set(source.listed))
+            assert self.live(lambda: self.bench.store.cursor(source.setting_id)) == before
+
+    # What Exastro's users do
+
+    @rule(what=some_change, turn=some_turn, name=some_name, is_fetched=strategies.booleans(), kill=some_kill)
+    def change_the_settings(self, what: str, turn: int, name: str, is_fetched: bool, kill: Kill) -> None:
+        row: Any = self.exastro.rows[turn % len(self.exastro.rows)]
+        setting_id = row["EVENT_COLLECTION_SETTINGS_ID"]
+        is_taken = name in self.judge.plain.names.values()
+        if what == "rename" and not is_taken:
+            row["EVENT_COLLECTION_SETTINGS_NAME"] = self.judge.plain.names[setting_id] = name
+        elif what == "discard":
+            self.discard_or_restore(row)
+        elif what == "delete" and len(self.exastro.rows) > 1:
+            self.exastro.rows.remove(row)
+            del self.judge.plain.names[setting_id]
+            self.sources[setting_id].was_away = True
+        elif what == "new" and not is_taken:
+            self.add_setting(name)
+        elif what == "names":
+            self.unwanted ^= {setting_id}
+        if is_fetched:
+            self.fetch_settings(kill)
+
+    def discard_or_restore(self, row: Any) -> None:
+        setting_id = row["EVENT_COLLECTION_SETTINGS_ID"]
+        row["DISUSE_FLAG"] = "0" if row["DISUSE_FLAG"] == "1" else "1"
+        self.judge.plain.discarded ^= {setting_id}
+        self.sources[setting_id].was_away = True
+
+    def add_setting(self, name: str) -> None:
+        setting_id = f"id-{len(self.sources)}"
+        self.exastro.rows.append(setting_row(name, "http://source.test/", EVENT_COLLECTION_SETTINGS_ID=setting_id))
+        self.judge.plain.names[setting_id] = name
+        self.sources[setting_id] = Source(setting_id)
+
+    def fetch_settings(self, kill: Kill) -> None:
+        rows = [row for row in self.exastro.rows if row["EVENT_COLLECTION_SETTINGS_ID"] not in self.unwanted]
+        rows = [row for row in rows if row["DISUSE_FLAG"] != "1"]
+        self.bench.rows = {row["EVENT_COLLECTION_SETTINGS_NAME"]: dict(row) for row in rows}
+        for gone in self.sources.keys() - {row["EVENT_COLLECTION_SETTINGS_ID"] for row in rows}:
+            # The ids of a setting that went are forgotten in time.
+            self.sources[gone].listed.clear()
+        with contextlib.suppress(Killed):
+            self.live(self.apply_settings, kill)
+
+    async def apply_settings(self) -> None:
+        await self.bench.store.keep_fact("settings", json.dumps(list(self.bench.rows.values())).encode())
+        for name, row in self.bench.rows.items():
+            await self.bench.store.register(row["EVENT_COLLECTION_SETTINGS_ID"], name, int(self.bench.now))
+
+    # What the agent does, and what requests meet
+
+    @rule(
+        rounds=strategies.integers(1, 8),
+        faults=some_faults,
+        gateway=strategies.integers(0, 4),
+        late_arrives=strategies.booleans(),
+        kill=some_kill,
+    )
+    def deliver(self, rounds: int, faults: list[str], gateway: int, late_arrives: bool, kill: Kill) -> None:
+        self.judge.faults.extend(faults)
+        self.exastro.max_request_bytes = dict(enumerate(self.gateway_bytes)).get(gateway, 1 << 30)
+        with contextlib.suppress(Killed, ExastroUnavailable):
+            self.live(lambda: self.deliver_rounds(rounds), kill)
+        if late_arrives:
+            self.judge.let_late_ones_arrive()
+
+    async def deliver_rounds(self, rounds: int) -> None:
         for _ in range(rounds):
-            try:
-                self.run(self.bench.delivery.deliver_next())
-            except ExastroUnavailable:
+            if await self.deliver_next() is None or self.killer.instant is not None:
                 return
 
-    @rule(name=strategies.sampled_from(["agent-1", "agent-2"]))
-    def restart(self, name: str) -> None:
-        self.run(self.bench.restart(name))
+    async def deliver_next(self) -> int | None:
+        try:
+            count = await self.bench.delivery.deliver_next()
+        except ExastroUnavailable as err:
+            if err.is_unprocessed:
+                self.judge.note_settled()
+            raise
+        self.judge.note_settled()
+        return count
 
-    @precondition(lambda self: self.bench.exastro.saved)
-    @invariant()
-    def nothing_came_twice(self) -> None:
-        assert self.bench.exastro.repeated == 0
+    @rule(name=strategies.sampled_from([None, "agent-1", "agent-2"]), kill=some_kill)
+    def restart(self, name: str | None, kill: Kill) -> None:
+        with contextlib.suppress(Killed):
+            if name is None:
+                self.killer.strike("between steps")
+                self.start_again_if_killed()
+            self.live(lambda: self.bench.restart(name), kill)
 
-    @invariant()
-    def nothing_came_out_of_order(self) -> None:
-        for name in NAMES:
-            arrived = [int(event_id) for event_id in self.bench.arrived(name)]
-            assert arrived == sorted(arrived)
+    # What time does
+
+    @rule(seconds=strategies.sampled_from([0, 1, 5, 60, HOUR, 20 * HOUR]), step=some_step, kill=some_kill)
+    def let_time_pass(self, seconds: int, step: int | None, kill: Kill) -> None:
+        self.bench.now += seconds
+        # None: the clock is put right.
+        step = int(self.bench.exastro_ahead_seconds) if step is None else step
+        self.bench.now += step
+        self.bench.exastro_ahead_seconds -= step
+        with contextlib.suppress(Killed):
+            self.live(lambda: self.bench.store.purge(int(self.bench.now)), kill)
+
+    # What must hold
 
     @invariant()
     def the_ledger_balances(self) -> None:
+        self.run(self.bench.must_balance())
+
+    @invariant()
+    def keys_grow_and_what_may_have_been_saved_comes_first(self) -> None:
         rows = self.run(
-            self.bench.store._database.run(
-                lambda connection: connection.execute(
-                    "SELECT seen - new - known - repeated, new - delivered - already_saved - dropped"
-                    " - (SELECT coalesce(sum(event_count), 0) FROM groups g WHERE g.setting = s.number)"
-                    " FROM settings s"
-                ).fetchall()
+            self.bench.query(
+                "SELECT g.setting, g.key, g.maybe_saved > 0, s.settled_key, s.last_key"
+                " FROM groups g JOIN settings s ON s.number = g.setting WHERE g.parked_reason IS NULL"
+                " ORDER BY g.setting, g.poll, g.first_event"
             )
         )
-        assert rows == [(0, 0)] * len(NAMES)
+        for _, group in itertools.groupby(rows, key=lambda row: row[0]):
+            of_setting = list(group)
+            keys = [row[1] for row in of_setting if row[1] is not None]
+            marks = [row[2] for row in of_setting]
+            assert keys == sorted(set(keys))
+            assert all(of_setting[0][3] < key <= of_setting[0][4] for key in keys)
+            assert marks == sorted(marks, reverse=True)
 
     def settle_everything(self) -> None:
-        self.bench.exastro.faults.clear()
-        self.bench.exastro.max_request_bytes = 1 << 30
-        for _ in range(5):
-            try:
-                self.run(self.bench.deliver_all())
-                break
-            except ExastroUnavailable:
-                pass
-        self.nothing_came_twice()
-        self.nothing_came_out_of_order()
-        parked = self.parked()
-        for name in NAMES:
-            missing = {(name, event_id) for event_id in self.told[name]} - {
-                (name, event_id) for event_id in self.bench.arrived(name)
-            }
-            assert missing <= parked, "an event is neither delivered nor parked"
-            assert {key for key in self.bad if key[0] == name} <= missing
+        self.judge.faults.clear()
+        self.exastro.max_request_bytes = 1 << 30
+        self.fetch_settings(None)
+        for turn in range(len(self.bench.rows)):
+            self.poll(turn, usable=1, unusable=1, odd=None)
+        while self.run(self.deliver_next()) is not None:
+            pass
+        self.the_ledger_balances()
+        parked = self.run(self.bench.parked())
+        for source in self.sources.values():
+            self.judge_source(source, set(parked[source.setting_id]))
 
-    def parked(self) -> set[tuple[str, str]]:
-        import msgspec
+    def judge_source(self, source: Source, parked: set[int]) -> None:
+        arrived = set(self.judge.arrived[source.setting_id])
+        assert source.saved - arrived <= parked, "an event is neither at Exastro nor parked"
+        assert arrived | parked <= set(range(1, source.count + 1))
+        assert source.was_away or parked <= source.odd.keys(), "an event is parked for no reason"
+        assert not arrived & {number for number, odd in source.odd.items() if odd == "bad"}
 
-        def work(connection: Any) -> list[tuple[str, bytes]]:
-            rows = connection.execute(
-                "SELECT s.name, p.events FROM groups g JOIN settings s ON s.number = g.setting"
-                " JOIN pieces p ON p.group_number = g.number WHERE g.parked_reason IS NOT NULL"
-            )
-            return list(rows)
 
-        found = self.run(self.bench.store._database.run(work))
-        return {
-            (name, event["_exastro_oase_event_id"])
-            for name, events in found
-            for event in msgspec.json.decode(b"[%b]" % events)
-        }
-
+STEPS = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck))
 
 TestLife = Life.TestCase
-TestLife.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+TestLife.settings = STEPS

@@ -30,7 +30,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 def query(bench: Bench, sql: str) -> list[Any]:
     """Return rows as another program would read them while the agent runs."""
-    with closing(sqlite3.connect(bench._path)) as connection:
+    with closing(sqlite3.connect(bench.path)) as connection:
         return connection.execute(sql).fetchall()
 
 
@@ -204,7 +204,7 @@ class TestRoom:
         await bench.deliver_all()
         await bench.store.purge(int(bench.now))
         await bench.close()
-        assert bench._path.stat().st_size < 300_000
+        assert bench.path.stat().st_size < 300_000
         await bench.open()
 
 
@@ -217,11 +217,11 @@ class TestFile:
 
     async def test_a_newer_schema_is_refused_with_its_number(self, bench: Bench) -> None:
         await bench.close()
-        with closing(sqlite3.connect(bench._path)) as connection:
+        with closing(sqlite3.connect(bench.path)) as connection:
             connection.execute("PRAGMA user_version = 99")
         with pytest.raises(StoreDamaged, match="schema 99, this one knows 2"):
-            await Store(bench._path, LIMITS, storage_max_bytes=1).open()
-        with closing(sqlite3.connect(bench._path)) as connection:
+            await Store(bench.path, LIMITS, storage_max_bytes=1).open()
+        with closing(sqlite3.connect(bench.path)) as connection:
             connection.execute("PRAGMA user_version = 2")
         await bench.open()
 

@@ -55,8 +55,8 @@ class StoreLock:
 class Database:
     """A thread that owns the connection and commits jobs that wait at the same time together.
 
-    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `connect` is called
-    as sqlite3.connect would be.
+    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `connect` is
+    called as sqlite3.connect would be.
     """
 
     def __init__(self, path: Path, *, connect: Connect = sqlite3.connect) -> None:
