@@ -5,41 +5,23 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from exactly_once import ANSWERED, DEALT_WITH, SENT, Answering, Bench, fast_folder, left_by_a_kill, put_back
-from ita_ag_oase.demo.exastro import FAULTS as DEMO_FAULTS
+from exactly_once import ANSWERED, DEALT_WITH, SENT, Bench, fast_folder, put_back
 from ita_ag_oase.demo.exastro import setting_row
-from ita_ag_oase.demo.loopback import Reply, Request, as_html, as_json
 from ita_ag_oase.errors import ExastroUnavailable, Reason, SourceUnreadable
 from ita_ag_oase.model import Collection, Event, Labels, Saved
-from plain_exastro import PlainExastro, Told
+from judge import FAULTS, Judge, Kill, Killer
 
 T = TypeVar("T")
 
 HOUR = 3_600
-# What a request can meet; one is too large by its size alone: see change_what_the_gateway_allows.
-OWN_FAULTS = {
-    "999-99999": as_json({"result": "999-99999", "message": "", "ts": ""}, 500),
-    "429": as_html("Too Many Requests", 429),
-    "502-json": as_json({"result": "502-00001", "message": "", "ts": ""}, 502),
-}
-# Saved later than the agent learns that the connection is broken, or not at all.
-LATE = "late"
-FAULTS = ("503", "cut", "lost", "half", "html", "498", "499-01803", "401", LATE, *OWN_FAULTS)
-UNPROCESSED = ("498", "401")
-# After so long, less what the agent's clock is behind, Exastro may have forgotten a request whose fate is unknown:
-# 72 hours, less the age that a key may have when it is first offered.
-BELIEVED_SECONDS = 48 * HOUR
-
-# A number counts instants.
-Kill = int | str | None
 some_turn = strategies.integers(0, 9)
 some_name = strategies.sampled_from([f"n{number}" for number in range(6)])
 some_change = strategies.sampled_from(["nothing", "rename", "discard", "delete", "new", "names"])
@@ -53,27 +35,6 @@ some_kill = strategies.none() | strategies.integers(0, 70) | strategies.sampled_
 
 class Killed(Exception):
     """The agent was killed, and has started again."""
-
-
-class Killer:
-    """Waits for an instant; then it keeps the files as a kill leaves them."""
-
-    def __init__(self) -> None:
-        self.due: Kill = None
-        self.instant: str | None = None
-        self.files: dict[str, bytes] = {}
-        self.bench: Bench
-
-    def at(self, instant: str) -> None:
-        if self.due in (0, instant):
-            self.strike(instant)
-        elif isinstance(self.due, int):
-            self.due -= 1
-
-    def strike(self, instant: str) -> None:
-        self.due = None
-        self.instant = instant
-        self.files = left_by_a_kill(self.bench.path)
 
 
 @dataclass
@@ -97,135 +58,6 @@ class Source:
 
     def forget(self, numbers: set[int]) -> None:
         self.listed = [number for number in self.listed if number not in numbers]
-
-
-class Judge(Answering):
-    """Hands requests to the demo's Exastro, holds it against a plain one, and judges what was asked and saved."""
-
-    def __init__(self, bench: Bench, killer: Killer) -> None:
-        super().__init__(bench.exastro, killer.at)
-        self.plain = PlainExastro({row["EVENT_COLLECTION_SETTINGS_ID"]: name for name, row in bench.rows.items()})
-        self.faults: deque[str] = deque()
-        self.held: list[Request] = []
-        self.pending: bytes | None = None
-        self.arrived: dict[str, list[int]] = defaultdict(list)
-        self._bench = bench
-        self._killer = killer
-        self._seen = 0
-        self._latest_key: dict[str, int] = defaultdict(int)
-        self._offers: dict[tuple[str, int], tuple[float, int]] = {}
-        self._fates: dict[str, list[str]] = defaultdict(list)
-
-    @property
-    def _now(self) -> float:
-        return self._bench.now + self._bench.exastro_ahead_seconds
-
-    def hand_over(self, request: Request) -> Reply:
-        if self._killer.instant not in (None, SENT):
-            # The process that was killed goes on for a while in this one; it reaches nobody.
-            return Reply(is_cut=True)
-        fault = LATE if self._killer.instant == SENT else self._next_fault()
-        self._judge_request(request, fault)
-        if fault == LATE:
-            self.held.append(request)
-            return Reply(is_cut=True)
-        if fault in OWN_FAULTS:
-            return OWN_FAULTS[fault]
-        return self._compare(request, fault)
-
-    def note_settled(self) -> None:
-        """Note that the agent knows the fate of what it sent."""
-        if self._killer.instant is None:
-            self.pending = None
-
-    def note_kill(self) -> None:
-        """Note that the fate of a request that is on its way is not known in the next life."""
-        for group in json.loads(self.pending or b'{"events": []}')["events"]:
-            self._fates[group["event_collection_settings_id"]].append("unknown")
-        if self._killer.instant not in (SENT, DEALT_WITH):
-            # The answer may have been settled before.
-            self.pending = None
-
-    def let_late_ones_arrive(self) -> None:
-        for request in self.held:
-            self._compare(request, None)
-        self.held.clear()
-
-    def _next_fault(self) -> str | None:
-        return self.faults.popleft() if self.faults else None
-
-    def _judge_request(self, request: Request, fault: str | None) -> None:
-        """Judge that nothing else is sent while a request's fate is unknown; note what is offered."""
-        assert self.pending in (None, request.body), "another request, before the fate of the last one was known"
-        self.pending = request.body
-        is_unknown = fault is not None and fault not in UNPROCESSED
-        is_too_large = fault is None and len(request.body) > self.exastro.max_request_bytes
-        if is_too_large:
-            # The gateway that finds it too large has not passed it on before either.
-            self.held.clear()
-        for group in json.loads(request.body)["events"]:
-            setting_id = group["event_collection_settings_id"]
-            self._fates[setting_id] += ["unknown"] * is_unknown + ["413"] * is_too_large
-            if fault not in UNPROCESSED:
-                behind = int(max(0.0, self._bench.exastro_ahead_seconds))
-                for event in group["event"]:
-                    self._offers.setdefault(
-                        (setting_id, event["id"]), (self._now - behind, len(self._fates[setting_id]))
-                    )
-
-    def _compare(self, request: Request, fault: str | None) -> Reply:
-        """Return what the demo's Exastro answers, which must be what the plain one tells."""
-        if fault is not None:
-            assert fault in DEMO_FAULTS
-            self.exastro.faults.append(fault)
-        reply = self.exastro._handle(request)
-        told = self._told_by_plain(request, fault)
-        if fault is None:
-            assert _told(reply) == told
-        elif fault in ("lost", "half"):
-            assert reply.is_cut
-        saved = [(event.agent_name, event.fetched_time, event.event) for event in self.exastro.saved]
-        assert saved == [event[1:] for event in self.plain.saved]
-        self._judge_saved()
-        return reply
-
-    def _told_by_plain(self, request: Request, fault: str | None) -> Told:
-        groups = json.loads(request.body)["events"]
-        if fault not in (None, "lost", "half"):
-            return 0, "", None
-        if fault == "half":
-            groups = sorted(groups, key=lambda group: int(group["fetched_time"]))[:1]
-        if fault is None and len(request.body) > self.exastro.max_request_bytes:
-            return 413, "", None
-        if any(self.exastro.refuses(event) for group in groups for event in group["event"]):
-            return 400, "400-00002", None
-        return self.plain.told(groups, self._now)
-
-    def _judge_saved(self) -> None:
-        for setting_id, _, key, event in self.plain.saved[self._seen :]:
-            number = event["id"]
-            if number in self.arrived[setting_id]:
-                assert self._is_excused(setting_id, number), f"{number} was saved twice"
-                continue
-            assert number > max(self.arrived[setting_id], default=0), f"{number} came out of order"
-            assert key >= self._latest_key[setting_id], "a key fell"
-            self._latest_key[setting_id] = key
-            self.arrived[setting_id].append(number)
-        self._seen = len(self.plain.saved)
-
-    def _is_excused(self, setting_id: str, number: int) -> bool:
-        """Whether decision 0002 says that this event may come twice."""
-        since, count = self._offers[setting_id, number]
-        fates = self._fates[setting_id][count - 1 :]
-        return self._now - since > BELIEVED_SECONDS or (fates.count("unknown") >= 4 and "413" in fates)
-
-
-def _told(reply: Reply) -> Told:
-    if reply.content_type != "application/json":
-        return reply.status, "", None
-    answer = json.loads(reply.body)
-    messages = answer.get("data")
-    return reply.status, answer["result"], None if messages is None else [message[:9] for message in messages]
 
 
 class Life(RuleBasedStateMachine):
@@ -253,7 +85,6 @@ class Life(RuleBasedStateMachine):
             row["EVENT_COLLECTION_SETTINGS_ID"]: Source(row["EVENT_COLLECTION_SETTINGS_ID"])
             for row in self.exastro.rows
         }
-        self.unwanted: set[str] = set()
         self.run(self.bench.open())
         self.run(self.apply_settings())
 
@@ -300,6 +131,11 @@ class Life(RuleBasedStateMachine):
         """Return one of the settings that the agent polls, with its name."""
         name, row = list(self.bench.rows.items())[turn % len(self.bench.rows)]
         return name, self.sources[row["EVENT_COLLECTION_SETTINGS_ID"]]
+
+    async def apply_settings(self) -> None:
+        await self.bench.store.keep_fact("settings", json.dumps(list(self.bench.rows.values())).encode())
+        for name, row in self.bench.rows.items():
+            await self.bench.store.register(row["EVENT_COLLECTION_SETTINGS_ID"], name, int(self.bench.now))
 
     # What sources do
 
@@ -379,6 +215,95 @@ class Life(RuleBasedStateMachine):
             source.saved.update(source.unusable & set(source.listed))
             assert self.live(lambda: self.bench.store.cursor(source.setting_id)) == before
 
+    # What the agent does, and what requests meet
+
+    @rule(
+        rounds=strategies.integers(1, 8),
+        faults=some_faults,
+        gateway=strategies.integers(0, 4),
+        late_arrives=strategies.booleans(),
+        kill=some_kill,
+    )
+    def deliver(self, rounds: int, faults: list[str], gateway: int, late_arrives: bool, kill: Kill) -> None:
+        self.judge.faults.extend(faults)
+        self.exastro.max_request_bytes = dict(enumerate(self.gateway_bytes)).get(gateway, 1 << 30)
+        with contextlib.suppress(Killed, ExastroUnavailable):
+            self.live(lambda: self.deliver_rounds(rounds), kill)
+        if late_arrives:
+            self.judge.let_late_ones_arrive()
+
+    async def deliver_rounds(self, rounds: int) -> None:
+        for _ in range(rounds):
+            if await self.deliver_next() is None or self.killer.instant is not None:
+                return
+
+    async def deliver_next(self) -> int | None:
+        try:
+            count = await self.bench.delivery.deliver_next()
+        except ExastroUnavailable as err:
+            self.judge.note_end(is_settled=err.is_unprocessed)
+            raise
+        self.judge.note_end(is_settled=True)
+        return count
+
+    @rule(name=strategies.sampled_from([None, "agent-1", "agent-2"]), kill=some_kill)
+    def restart(self, name: str | None, kill: Kill) -> None:
+        with contextlib.suppress(Killed):
+            if name is None:
+                self.killer.strike("between steps")
+                self.start_again_if_killed()
+            self.live(lambda: self.bench.restart(name), kill)
+
+    # What must hold
+
+    @invariant()
+    def the_ledger_balances(self) -> None:
+        self.run(self.bench.must_balance())
+
+    @invariant()
+    def keys_grow_and_what_may_have_been_saved_comes_first(self) -> None:
+        rows = self.run(
+            self.bench.query(
+                "SELECT g.setting, g.key, g.maybe_saved > 0, s.settled_key, s.last_key"
+                " FROM groups g JOIN settings s ON s.number = g.setting WHERE g.parked_reason IS NULL"
+                " ORDER BY g.setting, g.poll, g.first_event"
+            )
+        )
+        for _, group in itertools.groupby(rows, key=lambda row: row[0]):
+            of_setting = list(group)
+            keys = [row[1] for row in of_setting if row[1] is not None]
+            marks = [row[2] for row in of_setting]
+            assert keys == sorted(set(keys))
+            assert all(of_setting[0][3] < key <= of_setting[0][4] for key in keys)
+            assert marks == sorted(marks, reverse=True)
+
+    def settle_everything(self) -> None:
+        self.judge.faults.clear()
+        self.exastro.max_request_bytes = 1 << 30
+        for turn in range(len(self.bench.rows)):
+            self.poll(turn, usable=1, unusable=1, odd=None)
+        self.run(self.deliver_rounds(1_000))
+        assert self.run(self.deliver_next()) is None, "delivery comes to no end"
+        self.the_ledger_balances()
+        parked = self.run(self.bench.parked())
+        for source in self.sources.values():
+            self.judge_source(source, set(parked[source.setting_id]))
+
+    def judge_source(self, source: Source, parked: set[int]) -> None:
+        arrived = set(self.judge.arrived[source.setting_id])
+        assert source.saved - arrived <= parked, "an event is neither at Exastro nor parked"
+        assert arrived | parked <= set(range(1, source.count + 1))
+        assert source.was_away or parked <= source.odd.keys(), "an event is parked for no reason"
+        assert not arrived & {number for number, odd in source.odd.items() if odd == "bad"}
+
+
+class LifeAmongChanges(Life):
+    """A life in which settings and clocks change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unwanted: set[str] = set()
+
     # What Exastro's users do
 
     @rule(what=some_change, turn=some_turn, name=some_name, is_fetched=strategies.booleans(), kill=some_kill)
@@ -423,51 +348,6 @@ class Life(RuleBasedStateMachine):
         with contextlib.suppress(Killed):
             self.live(self.apply_settings, kill)
 
-    async def apply_settings(self) -> None:
-        await self.bench.store.keep_fact("settings", json.dumps(list(self.bench.rows.values())).encode())
-        for name, row in self.bench.rows.items():
-            await self.bench.store.register(row["EVENT_COLLECTION_SETTINGS_ID"], name, int(self.bench.now))
-
-    # What the agent does, and what requests meet
-
-    @rule(
-        rounds=strategies.integers(1, 8),
-        faults=some_faults,
-        gateway=strategies.integers(0, 4),
-        late_arrives=strategies.booleans(),
-        kill=some_kill,
-    )
-    def deliver(self, rounds: int, faults: list[str], gateway: int, late_arrives: bool, kill: Kill) -> None:
-        self.judge.faults.extend(faults)
-        self.exastro.max_request_bytes = dict(enumerate(self.gateway_bytes)).get(gateway, 1 << 30)
-        with contextlib.suppress(Killed, ExastroUnavailable):
-            self.live(lambda: self.deliver_rounds(rounds), kill)
-        if late_arrives:
-            self.judge.let_late_ones_arrive()
-
-    async def deliver_rounds(self, rounds: int) -> None:
-        for _ in range(rounds):
-            if await self.deliver_next() is None or self.killer.instant is not None:
-                return
-
-    async def deliver_next(self) -> int | None:
-        try:
-            count = await self.bench.delivery.deliver_next()
-        except ExastroUnavailable as err:
-            if err.is_unprocessed:
-                self.judge.note_settled()
-            raise
-        self.judge.note_settled()
-        return count
-
-    @rule(name=strategies.sampled_from([None, "agent-1", "agent-2"]), kill=some_kill)
-    def restart(self, name: str | None, kill: Kill) -> None:
-        with contextlib.suppress(Killed):
-            if name is None:
-                self.killer.strike("between steps")
-                self.start_again_if_killed()
-            self.live(lambda: self.bench.restart(name), kill)
-
     # What time does
 
     @rule(seconds=strategies.sampled_from([0, 1, 5, 60, HOUR, 20 * HOUR]), step=some_step, kill=some_kill)
@@ -480,51 +360,28 @@ class Life(RuleBasedStateMachine):
         with contextlib.suppress(Killed):
             self.live(lambda: self.bench.store.purge(int(self.bench.now)), kill)
 
-    # What must hold
-
-    @invariant()
-    def the_ledger_balances(self) -> None:
-        self.run(self.bench.must_balance())
-
-    @invariant()
-    def keys_grow_and_what_may_have_been_saved_comes_first(self) -> None:
-        rows = self.run(
-            self.bench.query(
-                "SELECT g.setting, g.key, g.maybe_saved > 0, s.settled_key, s.last_key"
-                " FROM groups g JOIN settings s ON s.number = g.setting WHERE g.parked_reason IS NULL"
-                " ORDER BY g.setting, g.poll, g.first_event"
-            )
-        )
-        for _, group in itertools.groupby(rows, key=lambda row: row[0]):
-            of_setting = list(group)
-            keys = [row[1] for row in of_setting if row[1] is not None]
-            marks = [row[2] for row in of_setting]
-            assert keys == sorted(set(keys))
-            assert all(of_setting[0][3] < key <= of_setting[0][4] for key in keys)
-            assert marks == sorted(marks, reverse=True)
-
     def settle_everything(self) -> None:
-        self.judge.faults.clear()
-        self.exastro.max_request_bytes = 1 << 30
         self.fetch_settings(None)
-        for turn in range(len(self.bench.rows)):
-            self.poll(turn, usable=1, unusable=1, odd=None)
-        while self.run(self.deliver_next()) is not None:
-            pass
-        self.the_ledger_balances()
-        parked = self.run(self.bench.parked())
-        for source in self.sources.values():
-            self.judge_source(source, set(parked[source.setting_id]))
+        super().settle_everything()
 
-    def judge_source(self, source: Source, parked: set[int]) -> None:
-        arrived = set(self.judge.arrived[source.setting_id])
-        assert source.saved - arrived <= parked, "an event is neither at Exastro nor parked"
-        assert arrived | parked <= set(range(1, source.count + 1))
-        assert source.was_away or parked <= source.odd.keys(), "an event is parked for no reason"
-        assert not arrived & {number for number, odd in source.odd.items() if odd == "bad"}
+
+class LifeWithLargeEvents(Life):
+    """A life in which groups consist of several pieces, and are cut between them."""
+
+    batch_bytes = 300_000
+    gateway_bytes = (40_000, 70_000, 120_000)
+    filler_bytes = 30_000
+    large_bytes = 400_000
 
 
 STEPS = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck))
+# Making a failure small may take five minutes.
+patiently = pytest.mark.timeout(600)
 
-TestLife = Life.TestCase
+TestLife = patiently(Life.TestCase)
 TestLife.settings = STEPS
+TestLifeAmongChanges = patiently(LifeAmongChanges.TestCase)
+TestLifeAmongChanges.settings = STEPS
+TestLifeWithLargeEvents = patiently(LifeWithLargeEvents.TestCase)
+# Each of these costs as much as several of the others.
+TestLifeWithLargeEvents.settings = settings(STEPS, max_examples=STEPS.max_examples // 4)
