@@ -108,6 +108,16 @@ class Judge(Answering):
             self._pending = None
         self._is_settling = False
 
+    def forget(self) -> None:
+        """Note that the agent forgot everything: its requests, and the keys that it gave."""
+        self._pending = None
+        self._latest_key.clear()
+
+    def was_unsure(self, setting_id: str, number: int) -> bool:
+        """Whether the fate of a request of its setting was unknown since this event was offered first."""
+        offer = self._offers.get((setting_id, number))
+        return offer is not None and "unknown" in self._fates[setting_id][offer.number :]
+
     def let_late_ones_arrive(self) -> None:
         for request in self._held:
             self._compare(request, None)

@@ -291,10 +291,15 @@ class Life(RuleBasedStateMachine):
 
     def judge_source(self, source: Source, parked: set[int]) -> None:
         arrived = set(self.judge.arrived[source.setting_id])
-        assert source.saved - arrived <= parked, "an event is neither at Exastro nor parked"
+        missing = source.saved - arrived - parked
+        assert not self.unexcused(source, missing), "an event is neither at Exastro nor parked"
         assert arrived | parked <= set(range(1, source.count + 1))
         assert source.was_away or parked <= source.odd.keys(), "an event is parked for no reason"
         assert not arrived & {number for number, odd in source.odd.items() if odd == "bad"}
+
+    def unexcused(self, source: Source, missing: set[int]) -> set[int]:
+        """Return which of the missing events must not be missing."""
+        return missing
 
 
 class LifeAmongChanges(Life):
@@ -303,6 +308,7 @@ class LifeAmongChanges(Life):
     def __init__(self) -> None:
         super().__init__()
         self.unwanted: set[str] = set()
+        self.has_lost_the_volume = False
 
     # What Exastro's users do
 
@@ -353,12 +359,37 @@ class LifeAmongChanges(Life):
     @rule(seconds=strategies.sampled_from([0, 1, 5, 60, HOUR, 20 * HOUR]), step=some_step, kill=some_kill)
     def let_time_pass(self, seconds: int, step: int | None, kill: Kill) -> None:
         self.bench.now += seconds
-        # None: the clock is put right.
-        step = int(self.bench.exastro_ahead_seconds) if step is None else step
-        self.bench.now += step
-        self.bench.exastro_ahead_seconds -= step
+        self.step_the_clock(step)
         with contextlib.suppress(Killed):
             self.live(lambda: self.bench.store.purge(int(self.bench.now)), kill)
+
+    def step_the_clock(self, seconds: int | None) -> None:
+        """Let the agent's clock differ from Exastro's by so much more; None: put it right."""
+        step = int(self.bench.exastro_ahead_seconds) if seconds is None else seconds
+        self.bench.now += step
+        self.bench.exastro_ahead_seconds -= step
+
+    @precondition(lambda self: self.judge.arrived and not self.has_lost_the_volume)
+    @rule(seconds=strategies.sampled_from([0, 60, HOUR]))
+    def lose_the_volume(self, seconds: int) -> None:
+        """Let the agent begin anew, with keys that Exastro may know already; sources tell new events only."""
+        self.has_lost_the_volume = True
+        self.step_the_clock(-seconds)
+        for source in self.sources.values():
+            source.listed.clear()
+            source.saved.clear()
+        self.killer.strike("the volume is lost")
+        self.killer.files = {}
+        with contextlib.suppress(Killed):
+            self.start_again_if_killed()
+        self.judge.forget()
+        self.run(self.apply_settings())
+
+    def unexcused(self, source: Source, missing: set[int]) -> set[int]:
+        """Leave out what decision 0002 says may be lost after the volume was."""
+        if not self.has_lost_the_volume:
+            return missing
+        return {number for number in missing if not self.judge.was_unsure(source.setting_id, number)}
 
     def settle_everything(self) -> None:
         self.fetch_settings(None)
@@ -375,8 +406,8 @@ class LifeWithLargeEvents(Life):
 
 
 STEPS = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck))
-# Making a failure small may take five minutes.
-patiently = pytest.mark.timeout(600)
+# Making a failure small may take five minutes, a soak takes hours.
+patiently = pytest.mark.timeout(600 if STEPS.derandomize else 0)
 
 TestLife = patiently(Life.TestCase)
 TestLife.settings = STEPS
