@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench soak soak-model lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,13 @@ check: $(VENV)/.ready ## what must be green before a commit: style, types, struc
 
 bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
 	@$(BIN)/python bench/bench.py
+
+soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock jumps (MINUTES=3, or KILLS=1000; SEED=1; JUMPS=no)
+	@PYTHONPATH=tests $(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KILLS),--kills $(KILLS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(filter no,$(JUMPS)),--no-jumps)
+
+soak-model: $(VENV)/.ready ## the model of exactly-once delivery with many thousands of examples
+	$(BIN)/pytest -n 2 tests/unit/test_exactly_once.py --hypothesis-profile=soak
 
 lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

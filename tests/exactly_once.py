@@ -115,7 +115,7 @@ class Bench:
         self.delivery_type: Callable[..., Delivery] = Delivery
         self.before_register: Callable[[Store], Awaitable[TakeOver | None]] | None = None
         self.taken_over: TakeOver | None = None
-        self.path = folder / "store" / "store.sqlite3"
+        self._path = folder / "store" / "store.sqlite3"
         self._at = at
         self._batch_events = batch_events
         self._batch_bytes = batch_bytes
@@ -127,7 +127,7 @@ class Bench:
             group_bytes=self._batch_bytes - ENVELOPE_BYTES,
             id_retention_seconds=604_800,
         )
-        self.store = Store(self.path, limits, storage_max_bytes=1 << 40, connect=self._connect)
+        self.store = Store(self._path, limits, storage_max_bytes=1 << 40, opener=self._connect)
         await self.store.open()
         if self.before_register:
             self.taken_over = await self.before_register(self.store)

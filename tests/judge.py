@@ -47,7 +47,7 @@ class Killer:
     def strike(self, instant: str) -> None:
         self.due = None
         self.instant = instant
-        self.files = left_by_a_kill(self.bench.path)
+        self.files = left_by_a_kill(self.bench._path)
 
 
 class Offer(NamedTuple):

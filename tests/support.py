@@ -3,8 +3,10 @@
 Nothing here asserts; what cannot happen raises AssertionError with the agent's last words.
 """
 
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
+
+import pytest
 
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
@@ -46,6 +50,13 @@ def wait_until(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}\n{last_words()}")
         time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def do_without(missing: str) -> NoReturn:
+    """Skip the test for what this machine does not have; fail it where CI is set, since there it must."""
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 class AgentProcess:
@@ -99,7 +110,7 @@ class AgentProcess:
             f"a poll of {setting_names} that brings nothing new",
         )
 
-    def wait_until_delivered(self) -> None:
+    def wait_until_delivered(self, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Return once nothing waits for delivery and no post is under way."""
         about_delivery = ("batch_sending", "nothing_to_deliver")
         self.wait_until(
@@ -107,6 +118,7 @@ class AgentProcess:
                 [line["event"] for line in self.lines() if line["event"] in about_delivery][-1] == about_delivery[1]
             ),
             "the end of delivery",
+            seconds=seconds,
         )
 
     def _quiet_polls(self, setting_name: str) -> int:
@@ -141,6 +153,15 @@ class AgentProcess:
         except subprocess.TimeoutExpired:
             return True
         return False
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    def open_files(self) -> int:
+        """Return how many files and connections it has open now."""
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def peak_mebibytes(self) -> float:
         """Return the most memory that it ever had resident."""
@@ -184,6 +205,12 @@ class Deployment:
         return self._tmp_folder / "event_collection_settings.json"
 
     @property
+    def store_file(self) -> Path:
+        """The SQLite file of the store."""
+        name = f"ag_oase_{self.environment['AGENT_NAME']}.sqlite3"
+        return self._folder / "storage" / ORGANIZATION / WORKSPACE / "sqlite" / name
+
+    @property
     def stored_bytes(self) -> int:
         """How large the store's files are now."""
         files = self._folder.glob("storage/*/*/sqlite/*")
@@ -194,6 +221,19 @@ class Deployment:
         process = AgentProcess(command, {**self.environment, **environment}, self._folder, len(self.processes) + 1)
         self.processes.append(process)
         return process
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, beside the agent, and return what it said."""
+        command = [*MODULE, *arguments]
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
 
     def remove(self) -> None:
         """End what still runs and remove what lies outside of the test's own folder."""
@@ -294,6 +334,132 @@ class Gate:
     def open(self) -> None:
         """Let pass who waits and who comes."""
         self._is_open.set()
+
+
+# Each of them a method of Assassin; how often one stands here is how likely it is.
+MOMENTS = (
+    *["sent_and_never_saved"] * 3,
+    *["saved_in_the_next_life"] * 3,
+    *["saved_and_not_answered"] * 3,
+    *["right_after_a_poll"] * 2,
+    *["right_after_saving"] * 2,
+    *["anywhere"] * 2,
+)
+
+
+class Assassin:
+    """Starts agents and kills them at the moments it is asked for.
+
+    `polls` tells how often a source was asked so far. `wait` waits for a moment, as AgentProcess.wait_until does; where
+    it returns early, the agent is killed at once. What else happens to posts stays as it is when the assassin comes.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], AgentProcess],
+        exastro: DemoExastro,
+        polls: Callable[[], int],
+        random_: random.Random,
+        *,
+        longest_seconds: float = 1.2,
+        wait: Callable[[AgentProcess, Callable[[], object], str], None] = AgentProcess.wait_until,
+    ) -> None:
+        self.kills = 0
+        self._start = start
+        self._exastro = exastro
+        self._polls = polls
+        self._random = random_
+        self._longest_seconds = longest_seconds
+        self._wait = wait
+        self._before_saving = exastro.before_saving
+        self._before_answering = exastro.before_answering
+
+    def strike(self, moment: str) -> None:
+        """Start an agent and kill it at one of the MOMENTS."""
+        kill_at: Callable[[AgentProcess], None] = getattr(self, moment)
+        self.leave()
+        kill_at(self._start())
+
+    def leave(self) -> None:
+        """Let posts pass that it would have held."""
+        self._exastro.before_saving = self._before_saving
+        self._exastro.before_answering = self._before_answering
+
+    def sent_and_never_saved(self, agent: AgentProcess) -> None:
+        """Kill while a post is held that is cut afterwards."""
+        gate, is_due = Gate(), self._some_post()
+
+        def hold(request: Request) -> str | Reply | None:
+            if not is_due():
+                return self._before_saving(request)
+            gate.hold()
+            return "cut"
+
+        self._exastro.before_saving = hold
+        self._wait(agent, lambda: gate.is_reached, "the post to be held")
+        self.kill(agent)
+        gate.open()
+
+    def saved_in_the_next_life(self, agent: AgentProcess) -> None:
+        """Kill while a post is held that is saved together with what the next agent sends; kill that one, too."""
+        gate, is_due = Gate(), self._some_post()
+
+        def hold(request: Request) -> str | Reply | None:
+            if is_due():
+                gate.hold()
+            elif gate.is_reached:
+                # What the next life sends meets the old request, still worked on.
+                gate.open()
+            return self._before_saving(request)
+
+        self._exastro.before_saving = hold
+        self._wait(agent, lambda: gate.is_reached, "the post to be held")
+        self.kill(agent)
+        following = self._start()
+        self._wait(following, lambda: gate.is_open, "the repeated post")
+        self.kill(following)
+        gate.open()
+
+    def saved_and_not_answered(self, agent: AgentProcess) -> None:
+        """Kill when a post is saved, before it is answered."""
+        gate, is_due = Gate(), self._some_post()
+
+        def hold() -> None:
+            if is_due():
+                gate.hold()
+            self._before_answering()
+
+        self._exastro.before_answering = hold
+        self._wait(agent, lambda: gate.is_reached, "the answer to be held")
+        self.kill(agent)
+        gate.open()
+
+    def right_after_a_poll(self, agent: AgentProcess) -> None:
+        """Kill when a source was asked."""
+        polls = self._polls()
+        self._wait(agent, lambda: self._polls() > polls, "a poll")
+        self.kill(agent)
+
+    def right_after_saving(self, agent: AgentProcess) -> None:
+        """Kill when a poll was saved."""
+        self._wait(agent, lambda: agent.lines("collection_finished"), "a poll to be saved")
+        self.kill(agent)
+
+    def anywhere(self, agent: AgentProcess) -> None:
+        """Kill after a while."""
+        agent.goes_on_for(self._random.uniform(0.2, self._longest_seconds))
+        self.kill(agent)
+
+    def kill(self, agent: AgentProcess) -> None:
+        """Kill an agent now, and count it."""
+        agent.kill()
+        self.kills += 1
+
+    def _some_post(self) -> Callable[[], bool]:
+        """Return what tells, asked at each post, whether it is the one of the first few that was chosen."""
+        turns = itertools.count(1)
+        chosen = self._random.randint(1, 4)
+        return lambda: next(turns) == chosen
 
 
 def deploying(folder: Path) -> Iterator[Deploy]:

@@ -1,4 +1,7 @@
-"""The command `ita-ag-oase`: run the agent, or show it at work. Exit codes: 0 ended well, 1 failed, 2 badly called."""
+"""The command `ita-ag-oase`: run the agent, show it at work, or look after its store.
+
+Exit codes: 0 ended well, 1 failed, 2 badly called.
+"""
 
 import argparse
 import asyncio
@@ -6,10 +9,17 @@ import contextlib
 import ctypes
 import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from ita_ag_oase import __version__
+
+if TYPE_CHECKING:
+    from ita_ag_oase.model import GroupChoice, GroupKey
+    from ita_ag_oase.observability.logs import Redactor
+
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
 _M_MMAP_THRESHOLD = -3
 _OWN_MAPPING_BYTES = 131_072
@@ -18,9 +28,29 @@ _EPILOG = """\
 examples:
   ita-ag-oase                     run the agent, configured by the environment
   ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
+  ita-ag-oase verify              check the store
+  ita-ag-oase outbox              show what waits for delivery and what is parked
 
 Every variable is described in docs/configuration.md.
 """
+
+_OUTBOX_EPILOG = """\
+examples:
+  ita-ag-oase outbox list --keys
+  ita-ag-oase outbox show alarms@1700000000
+  ita-ag-oase outbox export parked.jsonl
+  ita-ag-oase outbox retry --setting alarms --reason 499-01827
+  ita-ag-oase outbox drop alarms@1700000000
+
+KEY is SETTING@FETCHED_TIME, as `list --keys` and the log line batch_parked show them. All of these work while the
+agent runs; run them as its user.
+"""
+
+_EXPORT = "write parked events to a file, a line of JSON each"
+_EXPORT_DESCRIPTION = (
+    "Write parked events to a file, a line of JSON each. They are your users' data: the file is made readable for you "
+    "alone; keep it so."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,12 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # handler takes over.
     signal.signal(signal.SIGTERM, _end_at_once)
     _give_memory_back()
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     if options.command == "demo":
         from ita_ag_oase.demo.show import show
 
         return show(seconds=options.seconds)
-    return _run()
+    if options.command in ("verify", "outbox"):
+        return _guarded(lambda redactor: _look_after(options, redactor))
+    return _guarded(_serve, failed="the agent cannot go on: ")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    is_sweeping = options.command == "outbox" and options.action in ("retry", "drop")
+    if is_sweeping and not (options.key or options.setting or options.reason):
+        parser.error(f"outbox {options.action}: name the groups by KEY, --setting NAME or --reason TEXT")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +90,61 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="run the agent until SIGTERM (this is also what no command means)")
     demo = commands.add_parser("demo", help="show the agent at work between an Exastro and three sources on loopback")
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds (otherwise with Ctrl-C)")
+    where, form = _common_options()
+    commands.add_parser("verify", parents=[where, form], help="check the store and the ledger of each setting")
+    _add_outbox(commands, where, form)
     return parser
+
+
+def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument(
+        "--store", type=Path, metavar="PATH", help="the store's file (otherwise the configuration tells where it is)"
+    )
+    form = argparse.ArgumentParser(add_help=False)
+    form.add_argument("--json", action="store_true", help="print JSON")
+    return where, form
+
+
+def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    outbox = commands.add_parser(
+        "outbox",
+        help="show, retry, drop or export what waits and what is parked",
+        epilog=_OUTBOX_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = outbox.add_subparsers(dest="action", metavar="ACTION")
+    outbox.set_defaults(action="list", store=None, json=False, keys=False)
+    listing = actions.add_parser("list", parents=[where, form], help="show how much there is (also without ACTION)")
+    listing.add_argument("--keys", action="store_true", help="show each group with its KEY")
+    showing = actions.add_parser("show", parents=[where, form], help="show a group with its first 10 events")
+    showing.add_argument("key", metavar="KEY", nargs=1, type=_key, help="SETTING@FETCHED_TIME")
+    showing.add_argument("--all", action="store_true", help="show all events")
+    retrying = actions.add_parser("retry", parents=[where, form], help="have parked groups offered to Exastro again")
+    dropping = actions.add_parser("drop", parents=[where, form], help="take parked groups out for good")
+    dropping.add_argument("--yes", action="store_true", help="do not ask")
+    for parser in (retrying, dropping):
+        parser.add_argument("key", metavar="KEY", nargs="*", type=_key, help="SETTING@FETCHED_TIME")
+    exporting = actions.add_parser("export", parents=[where], help=_EXPORT, description=_EXPORT_DESCRIPTION)
+    exporting.add_argument("file", metavar="FILE", help="the file to make; - is stdout")
+    exporting.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    for parser in (retrying, dropping, exporting):
+        parser.add_argument("--setting", metavar="NAME", help="only groups of this setting")
+        parser.add_argument("--reason", metavar="TEXT", help="only groups that are parked for a reason with this text")
+    for parser in (dropping, exporting):
+        parser.add_argument("--waiting", action="store_true", help="groups that wait for delivery, too")
+
+
+def _key(text: str) -> "GroupKey":
+    from ita_ag_oase.model import GroupKey
+
+    name, _, time = text.rpartition("@")
+    if not name or not time.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no key: write SETTING@FETCHED_TIME as `outbox list --keys` shows it (what is shown as "
+            "SETTING@- has none yet)"
+        )
+    return GroupKey(name, int(time))
 
 
 def _positive(text: str) -> float:
@@ -62,29 +157,90 @@ def _positive(text: str) -> float:
     return seconds
 
 
-def _run() -> int:
-    from ita_ag_oase import clock
-    from ita_ag_oase.agent import lifecycle
+def _guarded(command: "Callable[[Redactor], int]", *, failed: str = "") -> int:
+    """Return a command's exit code; what keeps it from its work is told on stderr, without secrets."""
     from ita_ag_oase.errors import AgentError, ConfigError
-    from ita_ag_oase.observability.logs import Redactor, configure
-    from ita_ag_oase.settings import load
+    from ita_ag_oase.observability.logs import Redactor
 
     redactor = Redactor()
     try:
-        settings = load()
-        for secret in settings.secrets:
-            redactor.add(secret)
-        configure(level=settings.log_level, zone=clock.zone(settings.tz), redactor=redactor)
-        lifecycle.tell_adjustments(settings)
-        asyncio.run(lifecycle.run(settings, redactor))
+        return command(redactor)
     except ConfigError as err:
         for variable, what_to_do in err.problems:
             print(redactor.redact(f"{variable} {what_to_do}"), file=sys.stderr)
         return 2
     except AgentError as err:
-        print(redactor.redact(f"the agent cannot go on: {err}"), file=sys.stderr)
+        print(redactor.redact(f"{failed}{err}"), file=sys.stderr)
         return 1
+
+
+def _serve(redactor: "Redactor") -> int:
+    from ita_ag_oase import clock
+    from ita_ag_oase.agent import lifecycle
+    from ita_ag_oase.observability.logs import configure
+    from ita_ag_oase.settings import load
+
+    settings = load()
+    for secret in settings.secrets:
+        redactor.add(secret)
+    configure(level=settings.log_level, zone=clock.zone(settings.tz), redactor=redactor)
+    lifecycle.tell_adjustments(settings)
+    asyncio.run(lifecycle.run(settings, redactor))
     return 0
+
+
+def _look_after(options: argparse.Namespace, redactor: "Redactor") -> int:
+    # These end as other commands do, by Ctrl-C and by `| head`, too; a transaction is whole or not at all.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    path = options.store or _configured_store(redactor)
+    if options.command == "verify":
+        from ita_ag_oase.commands.verify import verify
+
+        return verify(path, as_json=options.json)
+    return _look_after_outbox(options, path)
+
+
+def _configured_store(redactor: "Redactor") -> Path:
+    from ita_ag_oase.settings import load
+
+    settings = load()
+    for secret in settings.secrets:
+        redactor.add(secret)
+    return settings.store_path
+
+
+def _look_after_outbox(options: argparse.Namespace, path: Path) -> int:
+    from ita_ag_oase.commands import outbox
+
+    if options.action == "list":
+        listing = outbox.list_groups if options.keys else outbox.list_settings
+        return listing(path, as_json=options.json)
+    choice = _choice(options)
+    if options.action == "show":
+        return outbox.show(path, choice, shows_all=options.all, as_json=options.json)
+    if options.action == "retry":
+        return outbox.retry(path, choice, as_json=options.json)
+    if options.action == "drop":
+        return outbox.drop(path, choice, is_sure=options.yes, as_json=options.json)
+    return outbox.export(path, options.file, choice, overwrites=options.force)
+
+
+def _choice(options: argparse.Namespace) -> "GroupChoice":
+    from ita_ag_oase.model import GroupChoice, GroupState
+
+    given = vars(options)
+    states = {GroupState.PARKED}
+    if given.get("waiting"):
+        states.add(GroupState.WAITING)
+    if options.action == "show" or (given.get("waiting") and options.action == "export"):
+        states.update(GroupState)
+    return GroupChoice(
+        states=frozenset(states),
+        keys=frozenset(given.get("key", ())),
+        setting_name=given.get("setting"),
+        reason=given.get("reason"),
+    )
 
 
 def _give_memory_back() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,6 +11,59 @@ def now() -> float:
     """Return the seconds since the epoch."""
     return time.time()
 
+
+def elapsed() -> float:
+    """Return seconds from a fixed moment, also those that the machine slept; no setting of the time changes them."""
+    # Not everywhere: elsewhere a sleep looks like a step of the wall clock.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class SteadyClock:
+    """The wall clock without its steps: one is not followed until another clock speaks for it.
+
+    `on_step` gets the seconds of each step when it is noticed.
+    """
+
+    def __init__(
+        self,
+        *,
+        wall: Callable[[], float] = now,
+        elapsed: Callable[[], float] = elapsed,
+        on_step: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._wall = wall
+        self._elapsed = elapsed
+        self._on_step = on_step
+        self._offset = wall() - elapsed()
+        # What must be added to the wall clock.
+        self._correction = 0.0
+        self.moves = 0
+
+    def now(self) -> float:
+        """Return the seconds since the epoch."""
+        wall = self._wall()
+        offset = wall - self._elapsed()
+        step = offset - self._offset
+        self._offset = offset
+        if abs(step) >= _STEP_SECONDS:
+            self._correction -= step
+            self._on_step(step)
+        return wall + self._correction
+
+    def way_to_wall(self, reference: float) -> float:
+        """Return how far this clock must move to be the wall clock, where that is nearer to another clock; else 0."""
+        here = self.now()
+        wall = here - self._correction
+        return -self._correction if abs(wall - reference) <= abs(here - reference) else 0.0
+
+    def move(self, seconds: float) -> None:
+        """Move this clock against the wall clock. `moves` counts how often that was done."""
+        self._correction += seconds
+        self.moves += 1
+
+
+# Less is followed at once: leap seconds, and what the two readings of a look are apart.
+_STEP_SECONDS = 2.0
 
 # POSIX.1-2017 section 8.3, as far as it takes to tell it from a misspelt name.
 _POSIX_ZONE = re.compile(r"(<[\w+-]+>|[A-Za-z]{3,})[+-]?\d{1,2}(:\d\d){0,2}((<[\w+-]+>|[A-Za-z]{3,}).*)?")

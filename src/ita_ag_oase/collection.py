@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import structlog
 
-from ita_ag_oase import clock
+from ita_ag_oase.clock import SteadyClock
+from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.events import extract
 from ita_ag_oase.events.extract import Extraction, Extractor
 from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Saved
@@ -28,10 +29,13 @@ _CODES = {
 class Collector:
     """Polls one setting's source and saves what is new. Raises SettingInvalid for keys that are no JMESPath."""
 
-    def __init__(self, setting: CollectionSetting, source: Source, store: Store, *, agent_name: str) -> None:
+    def __init__(
+        self, setting: CollectionSetting, source: Source, store: Store, clock: SteadyClock, *, agent_name: str
+    ) -> None:
         self._setting = setting
         self._source = source
         self._store = store
+        self._clock = clock
         self._agent_name = agent_name
         self._extractor = Extractor.of(setting)
         self._told: frozenset[str] = frozenset()
@@ -43,10 +47,12 @@ class Collector:
         then nothing is saved and the next poll asks from the same time.
         """
         self._store.require_room()
-        now = clock.now()
+        now, moves = self._clock.now(), self._clock.moves
         cursor = await self._store.cursor(self._setting.id)
         _log.debug("collection_started", code="AGT-10011", setting=self._setting.name)
         payload = await self._source.fetch(cursor, now)
+        if self._clock.moves != moves:
+            raise StoreUnavailable("the clock was set during the poll: it comes again", reason=Reason.CLOCK)
         unusable: Counter[str] = Counter()
         saved = await self._store.save(self._read(payload, now, unusable))
         self._tell(saved)

@@ -11,7 +11,7 @@ from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.wire import Verdict
 from ita_ag_oase.model import Batch, Group, Settlement
-from ita_ag_oase.store.outbox import BatchLimits
+from ita_ag_oase.store.outbox import DAMAGED, BatchLimits
 from ita_ag_oase.store.store import Store
 
 _log = structlog.get_logger()
@@ -59,6 +59,9 @@ class Delivery:
         batch = await self._store.next_batch(limits, int(self._now()))
         if batch is None:
             return None
+        self._tell_parked(dict.fromkeys(batch.damaged, DAMAGED))
+        if not batch.groups:
+            return 0
         self.is_under_way = True
         try:
             return await self._deliver(batch)
@@ -130,10 +133,10 @@ class Delivery:
             groups=len(batch.groups),
             bytes=size,
         )
-        if len(batch.groups) == 1:
-            await self._store.cut(batch)
-        else:
+        if len(batch.groups) > 1:
             await self._store.dissolve(batch)
+        elif not await self._store.cut(batch, int(self._now())):
+            self._tell_parked({first: DAMAGED})
 
     def _remember_too_large(self, size: int) -> None:
         if size <= self._passed_bytes:
@@ -201,7 +204,7 @@ class Delivery:
                 fetched_time=group.fetched_time,
                 events=group.event_count,
                 detail=reason,
-                action="Exastro refuses these events for good; they stay in the store, and the rest goes on",
+                action="they stay in the store, the rest goes on; `ita-ag-oase outbox` shows, retries or drops them",
             )
 
 

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     PARAMETER = "parameter"
     EXPRESSION = "expression"
     SETTING = "setting"
+    CLOCK = "clock"
     STORE_LOCKED = "store_locked"
     STORE_FULL = "store_full"
     STORE_FAILED = "store_failed"

@@ -159,9 +159,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The groups of one request, oldest first."""
+    """The groups of one request, oldest first.
+
+    `damaged` are groups that were parked instead, without their pieces, because the bytes on disk have changed.
+    """
 
     groups: tuple[Group, ...]
+    damaged: tuple[Group, ...] = ()
 
     @property
     def event_count(self) -> int:
@@ -193,3 +197,135 @@ class TakeOver:
     cursors: int
     unreadable: int
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was saved of a damaged store into a new one.
+
+    `damage` says what was found, `set_aside` where the damaged file is now. `lost` counts events that were there and
+    could not be read, as far as the ledger tells; `damaged_tables` were not read whole, and `problems` says why.
+    Delivered events whose ids are gone may be delivered once more.
+    """
+
+    settings: int = 0
+    groups: int = 0
+    events: int = 0
+    ids: int = 0
+    lost: int = 0
+    damaged_tables: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    damage: str = ""
+    set_aside: str = ""
+
+
+class GroupState(StrEnum):
+    """Where a group of the outbox stands."""
+
+    WAITING = "waiting"
+    IN_FLIGHT = "in flight"
+    PARKED = "parked"
+
+
+class GroupKey(NamedTuple):
+    """What a person calls a group by: the name of its setting and its fetched time."""
+
+    setting_name: str
+    fetched_time: int | None
+
+    def __str__(self) -> str:
+        """Return it as it is written: SETTING@FETCHED_TIME, or SETTING@- where there is no time yet."""
+        return f"{self.setting_name}@{'-' if self.fetched_time is None else self.fetched_time}"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChoice:
+    """Which groups of the outbox are meant: those in one of the states that fit everything else that is given.
+
+    `reason` is a part of the reason for which they were parked.
+    """
+
+    states: frozenset[GroupState] = frozenset(GroupState)
+    keys: frozenset[GroupKey] = frozenset()
+    setting_name: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxGroup:
+    """A group of the outbox as a person sees it, without its events.
+
+    `since` is when it was parked, else when its poll started, in epoch seconds.
+    """
+
+    number: int
+    key: GroupKey
+    agent_name: str
+    state: GroupState
+    reason: str | None
+    parked_time: int | None
+    since: int
+    event_count: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSummary:
+    """How much of a setting is in a state for the same reason; `oldest` is the earliest `since`."""
+
+    setting_name: str
+    state: GroupState
+    reason: str | None
+    group_count: int
+    event_count: int
+    byte_count: int
+    oldest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How much of the outbox something was done to."""
+
+    groups: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """How many events of a setting were seen, and what became of them."""
+
+    setting_name: str
+    seen: int
+    new: int
+    known: int
+    repeated: int
+    waiting: int
+    parked: int
+    delivered: int
+    already_saved: int
+    dropped: int
+    lost: int
+
+    @property
+    def is_seen_balanced(self) -> bool:
+        """Whether every event that was seen was new, known or repeated."""
+        return self.seen == self.new + self.known + self.repeated
+
+    @property
+    def is_new_balanced(self) -> bool:
+        """Whether it is known of every new event what became of it."""
+        done = self.delivered + self.already_saved + self.dropped + self.lost
+        return self.new == self.waiting + self.parked + done
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether both are so."""
+        return self.is_seen_balanced and self.is_new_balanced
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The ledger of each setting, and a sentence for everything that is wrong with a store."""
+
+    ledgers: tuple[Ledger, ...]
+    findings: tuple[str, ...]

@@ -144,12 +144,26 @@ def retry_after_seconds(response: httpx.Response, now: float) -> float | None:
     if value.isascii() and value.isdigit():
         seconds = float(value[:9])
     else:
-        try:
-            wished = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
+        wished = _epoch_seconds(value)
+        if wished is None:
             return None
-        seconds = (wished if wished.tzinfo else wished.replace(tzinfo=UTC)).timestamp() - now
+        seconds = wished - now
     return min(max(seconds, 0.0), _RETRY_AFTER_MAX_SECONDS)
+
+
+def date_seconds(response: httpx.Response) -> float | None:
+    """Return the Date of a success in epoch seconds; None where there is none, or a cache kept the answer."""
+    if not response.is_success or "age" in response.headers:
+        return None
+    return _epoch_seconds(response.headers.get("date", ""))
+
+
+def _epoch_seconds(http_date: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(http_date)
+    except (ValueError, OverflowError):
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:

@@ -1,102 +1,11 @@
 """SIGKILL at any moment loses nothing and repeats nothing, while the sources list everything at each poll and grow."""
 
-import itertools
 import random
-from collections.abc import Callable
 
 import pytest
 
 from ita_ag_oase.demo.exastro import DemoExastro
-from ita_ag_oase.demo.loopback import Request
-from support import AgentProcess, Deploy, Deployment, Gate, ListSource, arrived, wait_for_all
-
-
-class _Assassin:
-    """Kills agents at the moments it is asked for."""
-
-    def __init__(self, deployment: Deployment, exastro: DemoExastro, source: ListSource, seed: int) -> None:
-        self._deployment = deployment
-        self._exastro = exastro
-        self._source = source
-        self._random = random.Random(seed)
-
-    def strike(self, moment: str) -> None:
-        """Start an agent and kill it at a moment: the name of a method here."""
-        kill_at: Callable[[AgentProcess], None] = getattr(self, moment)
-        _let_all_pass(self._exastro)
-        kill_at(self._deployment.start())
-
-    def sent_and_never_saved(self, agent: AgentProcess) -> None:
-        gate, is_due = Gate(), self._some_post()
-
-        def hold(_: Request) -> str | None:
-            if not is_due():
-                return None
-            gate.hold()
-            return "cut"
-
-        self._exastro.before_saving = hold
-        agent.wait_until(lambda: gate.is_reached, "the post to be held")
-        agent.kill()
-        gate.open()
-
-    def saved_in_the_next_life(self, agent: AgentProcess) -> None:
-        gate, is_due = Gate(), self._some_post()
-
-        def hold(_: Request) -> None:
-            if is_due():
-                gate.hold()
-            elif gate.is_reached:
-                # What the next life sends meets the old request, still worked on.
-                gate.open()
-
-        self._exastro.before_saving = hold
-        agent.wait_until(lambda: gate.is_reached, "the post to be held")
-        agent.kill()
-        following = self._deployment.start()
-        following.wait_until(lambda: gate.is_open, "the repeated post")
-        following.kill()
-
-    def saved_and_not_answered(self, agent: AgentProcess) -> None:
-        gate, is_due = Gate(), self._some_post()
-
-        def hold() -> None:
-            if is_due():
-                gate.hold()
-
-        self._exastro.before_answering = hold
-        agent.wait_until(lambda: gate.is_reached, "the answer to be held")
-        agent.kill()
-        gate.open()
-
-    def right_after_a_poll(self, agent: AgentProcess) -> None:
-        polls = len(self._source.polls)
-        agent.wait_until(lambda: len(self._source.polls) > polls, "a poll")
-        agent.kill()
-
-    def right_after_saving(self, agent: AgentProcess) -> None:
-        agent.wait_for_line("collection_finished")
-        agent.kill()
-
-    def anywhere(self, agent: AgentProcess) -> None:
-        assert agent.goes_on_for(self._random.uniform(0.2, 1.2))
-        agent.kill()
-
-    def _some_post(self) -> Callable[[], bool]:
-        """Return what tells, asked at each post, whether it is the one of the first few that was chosen."""
-        turns = itertools.count(1)
-        chosen = self._random.randint(1, 4)
-        return lambda: next(turns) == chosen
-
-
-_MOMENTS = (
-    *["sent_and_never_saved"] * 3,
-    *["saved_in_the_next_life"] * 3,
-    *["saved_and_not_answered"] * 3,
-    *["right_after_a_poll"] * 2,
-    *["right_after_saving"] * 2,
-    *["anywhere"] * 2,
-)
+from support import MOMENTS, AgentProcess, Assassin, Deploy, Deployment, Gate, ListSource, arrived, wait_for_all
 
 
 @pytest.mark.timeout(300)
@@ -109,12 +18,12 @@ def test_killing_over_and_over_at_varied_moments_loses_and_repeats_nothing(deplo
     ):
         # A poll is cut into several requests, so that there are several posts to be killed in.
         deployment = deploy(exastro, source.name, other.name, BATCH_MAX_EVENTS="10")
-        assassin = _Assassin(deployment, exastro, source, seed=1)
-        for moment in random_.sample(_MOMENTS, len(_MOMENTS)):
+        assassin = Assassin(deployment.start, exastro, lambda: len(source.polls), random.Random(1))
+        for moment in random_.sample(MOMENTS, len(MOMENTS)):
             source.add(random_.randint(25, 60))
             other.add(random_.randint(25, 60))
             assassin.strike(moment)
-        assert len(deployment.processes) == 18
+        assert assassin.kills == len(deployment.processes) == 18
         _judge(deployment, exastro, source, other)
 
 

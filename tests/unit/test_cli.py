@@ -5,10 +5,12 @@ import json
 import logging
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,15 @@ def test_questions_about_the_command_are_answered(
             )
             for given in ("0", "-5", "soon", "nan", "inf", "86401", "")
         ),
+        (["verify", "--keys"], "unrecognized arguments: --keys"),
+        (["outbox", "fly"], "argument ACTION: invalid choice: 'fly'"),
+        (["outbox", "retry"], "outbox retry: name the groups by KEY, --setting NAME or --reason TEXT"),
+        (["outbox", "drop", "--yes"], "outbox drop: name the groups by KEY, --setting NAME or --reason TEXT"),
+        (["outbox", "show"], "the following arguments are required: KEY"),
+        (["outbox", "show", "n1"], "argument KEY: 'n1' is no key: write SETTING@FETCHED_TIME"),
+        (["outbox", "retry", "n1@-"], "argument KEY: 'n1@-' is no key: write SETTING@FETCHED_TIME"),
+        (["outbox", "drop", "@17"], "argument KEY: '@17' is no key: write SETTING@FETCHED_TIME"),
+        (["outbox", "export"], "the following arguments are required: FILE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -159,16 +170,18 @@ def test_store_that_cannot_be_made_ends_with_code_1(
     assert err.count("\n") == 1
 
 
-def test_damaged_store_ends_with_code_1(
+def test_a_store_of_a_newer_version_ends_with_code_1(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     environment.setenv("EXASTRO_ORGANIZATION_ID", "org1")
     store = tmp_path / "storage/org1/ws1/sqlite/ag_oase_agent.sqlite3"
     store.parent.mkdir(parents=True)
-    store.write_bytes(b"no database" * 1_000)
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("PRAGMA user_version = 99")
     assert main(["run"]) == 1
     assert _said(capsys)[1] == (
-        f"the agent cannot go on: {store} is damaged (file is not a database): move it away and start again\n"
+        f"the agent cannot go on: {store} was written by a newer version of the agent (schema 99, this one,"
+        f" {__version__}, knows 2): run the version that wrote it, or move the file away\n"
     )
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.errors import (
     AgentError,
@@ -67,13 +68,15 @@ class Desk:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.clock = clock
+        # Time passes as the clock shows it.
+        self.steady = SteadyClock(wall=clock, elapsed=clock)
         self.source = Script(clock)
 
     async def begin(self, **columns: Any) -> Collector:
         """Return the collector of a setting that is first seen now."""
         setting = _setting(**columns)
         await self.store.register(setting.id, setting.name, int(self.clock.now))
-        return Collector(setting, self.source, self.store, agent_name="agent")
+        return Collector(setting, self.source, self.store, self.steady, agent_name="agent")
 
     async def poll(self, collector: Collector, answer: Any, *, after: float = 10.0) -> Saved | type[Exception]:
         """Poll some seconds later, and return what was saved or how it failed."""
@@ -101,6 +104,23 @@ class Desk:
             settlement = Settlement(saved=frozenset(group.number for group in batch.groups))
             await self.store.settle(batch, settlement, int(self.clock.now))
         return found
+
+
+async def test_a_poll_during_which_the_clock_was_set_is_not_saved(desk: Desk) -> None:
+    collector = await desk.begin(event_id_key="id")
+    asked = desk.source.asked
+
+    class Setting(Script):
+        async def fetch(self, cursor: Cursor, now: float) -> Payload:
+            desk.steady.move(60.0)
+            return await super().fetch(cursor, now)
+
+    collector._source = Setting(desk.clock)
+    collector._source.answers = [[{"id": 1}]]
+    with pytest.raises(StoreUnavailable, match="the clock was set during the poll"):
+        await collector.collect()
+    assert asked == []
+    assert await desk.store.waiting_events() == 0
 
 
 def _setting(**columns: Any) -> CollectionSetting:
@@ -315,7 +335,7 @@ async def test_poll_that_is_cancelled_leaves_everything_as_it_was(desk: Desk) ->
             raise AssertionError
 
     await desk.begin()
-    task = asyncio.create_task(Collector(_setting(), Hanging(), desk.store, agent_name="agent").collect())
+    task = asyncio.create_task(Collector(_setting(), Hanging(), desk.store, desk.steady, agent_name="agent").collect())
     await is_asked.wait()
     task.cancel()
     await asyncio.wait([task])
@@ -357,7 +377,7 @@ async def test_names_of_templates_follow_the_store(desk: Desk) -> None:
         return httpx.Response(200, stream=httpx.ByteStream(json.dumps(answers.pop(0)).encode()))
 
     await desk.begin()
-    collector = Collector(setting, _http_source(setting, handle), desk.store, agent_name="agent")
+    collector = Collector(setting, _http_source(setting, handle), desk.store, desk.steady, agent_name="agent")
     for _ in range(5):
         desk.clock.now += 10
         await collector.collect()

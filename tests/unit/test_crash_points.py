@@ -109,7 +109,7 @@ class World:
     async def outcome(self, point: Point, late: int = AT_THE_END) -> Outcome:
         """Return what comes of a kill at a point; a request on its way reaches Exastro after so many rounds."""
         bench = self.bench(point.now)
-        put_back(point.files, bench.path.parent)
+        put_back(point.files, bench._path.parent)
         bench.exastro.saved = list(point.saved)
         bench.exastro._progress = dict(point.progress)
         async with bench:
@@ -122,7 +122,9 @@ class World:
                     break
             _arrive(bench.exastro, requests.pop(late, None))
             await bench.must_balance()
-            return await _seen(bench, point)
+            seen = await _seen(bench, point)
+        shutil.rmtree(bench._path.parent)
+        return seen
 
 
 class Cycle:
@@ -139,7 +141,7 @@ class Cycle:
         exastro = self.bench.exastro
         point = Point(
             instants=(instant,),
-            files=left_by_a_kill(self.bench.path),
+            files=left_by_a_kill(self.bench._path),
             saved=list(exastro.saved),
             progress=dict(exastro._progress),
             now=self.bench.now,

@@ -1,7 +1,8 @@
 """Store and delivery together, against an Exastro that keeps to protocol section 1.5."""
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,38 @@ class TestTooLarge:
         assert bench.arrived("n1") == [str(number) for number in range(400)]
         assert bench.exastro.repeated == 0
 
+    @pytest.mark.parametrize("between", range(1, 8))
+    async def test_two_answers_lost_around_a_fall_of_the_gateways_limit_repeat_nothing(
+        self, tmp_path: Path, between: int
+    ) -> None:
+        async with Bench(tmp_path, batch_events=20) as bench:
+            await bench.introduce()
+            await bench.poll("n1", [usable(number, filler="x" * 600) for number in range(20)])
+            faults: Iterator[str | None] = iter(["lost", *[None] * between, "lost"])
+            bench.exastro.before_saving = lambda _: next(faults, None)
+            # The faults come before it, so that the first request passes.
+            bench.exastro.max_request_bytes = 8_000
+            for _ in range(2):
+                with contextlib.suppress(ExastroUnavailable):
+                    await bench.deliver_all()
+            await bench.deliver_all()
+        assert bench.arrived("n1") == [str(number) for number in range(20)]
+
+    async def test_a_rest_under_another_key_that_is_taken_moves_on_and_is_not_lost(self, tmp_path: Path) -> None:
+        async with Bench(tmp_path, batch_events=20) as bench:
+            await bench.introduce()
+            await bench.poll("n1", [usable(number, filler="x" * 600) for number in range(20)])
+            # Of each event that goes ahead the first answer gets lost, and the second tells nothing about the whole.
+            faults: Iterator[str | None] = iter(["503", None, *["lost", None] * 5])
+            bench.exastro.before_saving = lambda _: next(faults, None)
+            bench.exastro.max_request_bytes = 8_000
+            for _ in range(6):
+                with pytest.raises(ExastroUnavailable):
+                    await bench.deliver_all()
+            bench.exastro._progress = {key: int(bench.now) + 50 for key in bench.exastro._progress}
+            await bench.deliver_all()
+        assert bench.arrived("n1") == [str(number) for number in range(20)]
+
     async def test_what_is_too_large_only_once_arrives_all_the_same(self, bench: Bench) -> None:
         await bench.introduce()
         await bench.poll("n1", [usable(1)])
@@ -266,7 +299,7 @@ class TestKeysThatAreTaken:
         await bench.poll("n1", [usable("before")])
         await bench.deliver_all()
         await bench.close()
-        bench.path.unlink()
+        bench._path.unlink()
         bench.now -= 5_000
         await bench.open()
         for number in range(3):
@@ -360,3 +393,114 @@ async def test_a_message_that_names_no_setting_is_asked_about_group_by_group(ben
     assert bench.arrived("n2") == ["1"]
     assert [line["setting"] for line in logs if line["event"] == "batch_parked"] == ["n1"]
     assert bench.exastro.repeated == 0
+
+
+class TestDamage:
+    """The disk changed bytes of a piece; what is sent is what was saved, or nothing."""
+
+    @staticmethod
+    async def change(bench: Bench, sql: str) -> None:
+        await bench.store._database.run(lambda connection: connection.execute(sql))
+
+    @staticmethod
+    async def ledger(bench: Bench, name: str) -> Any:
+        """Return new, delivered, already saved and parked events of a setting."""
+        query = (
+            "SELECT new, delivered, already_saved, (SELECT coalesce(sum(event_count), 0) FROM groups"
+            " WHERE setting = s.number AND parked_reason IS NOT NULL) FROM settings s WHERE name = ?"
+        )
+        return await bench.store._database.run(lambda connection: connection.execute(query, (name,)).fetchone())
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            pytest.param("UPDATE pieces SET events = replace(events, '\"id\": 1', '\"id\": 2')", id="still JSON"),
+            pytest.param("UPDATE pieces SET events = substr(events, 2)", id="no JSON"),
+            pytest.param("UPDATE pieces SET event_count = 3", id="another count"),
+            pytest.param("DELETE FROM pieces", id="missing"),
+        ],
+    )
+    async def test_a_group_that_changed_on_disk_is_parked_and_the_rest_goes_on(self, bench: Bench, damage: str) -> None:
+        await bench.introduce()
+        await bench.poll("n1", [usable(1)])
+        await self.change(bench, damage)
+        await bench.poll("n2", [usable(1)])
+        with capture_logs() as logs:
+            await bench.deliver_all()
+        assert (bench.arrived("n1"), bench.arrived("n2")) == ([], ["1"])
+        assert [line for line in logs if line["event"] == "batch_parked"] == [
+            {
+                "event": "batch_parked",
+                "log_level": "error",
+                "code": "AGT-10020",
+                "setting": "n1",
+                "fetched_time": 1_700_000_005,
+                "events": 1,
+                "detail": "its events can no longer be read: the bytes on disk are damaged",
+                "action": "they stay in the store, the rest goes on; `ita-ag-oase outbox` shows, retries or drops them",
+            }
+        ]
+        assert await self.ledger(bench, "n1") == (2, 1, 0, 1)
+
+    async def test_bytes_that_became_text_are_sent_as_they_are(self, bench: Bench) -> None:
+        await bench.poll("n1", [usable(1)])
+        await self.change(bench, "UPDATE pieces SET events = CAST(events AS TEXT), event_count = '1'")
+        await bench.deliver_all()
+        assert bench.arrived("n1") == ["1"]
+
+    async def test_it_is_left_out_of_a_request_whose_fate_is_unknown(self, bench: Bench) -> None:
+        await bench.introduce()
+        await bench.poll("n1", [usable(1)])
+        await bench.poll("n2", [usable(1)])
+        bench.exastro.faults.append("lost")
+        with pytest.raises(ExastroUnavailable):
+            await bench.deliver_all()
+        await self.change(bench, "UPDATE pieces SET checksum = 7 WHERE id = (SELECT min(id) FROM pieces)")
+        await bench.deliver_all()
+        assert (bench.arrived("n1"), bench.arrived("n2"), bench.exastro.repeated) == (["1"], ["1"], 0)
+        assert await self.ledger(bench, "n1") == (2, 1, 0, 1)
+        assert await self.ledger(bench, "n2") == (2, 1, 1, 0)
+
+    async def test_bytes_without_a_checksum_that_exastro_refuses_are_parked_in_the_end(self, bench: Bench) -> None:
+        await bench.introduce()
+        await bench.poll("n1", [usable(1), usable(2)])
+        await self.change(bench, "UPDATE pieces SET events = substr(events, 2), checksum = NULL")
+        await bench.poll("n2", [usable(1)])
+        with capture_logs() as logs:
+            await bench.deliver_all()
+        assert (bench.arrived("n1"), bench.arrived("n2")) == ([], ["1"])
+        assert [(line["setting"], line["events"]) for line in logs if line["event"] == "batch_parked"] == [("n1", 2)]
+        assert await self.ledger(bench, "n1") == (3, 1, 0, 2)
+
+    async def test_a_group_too_large_to_be_sent_whole_is_parked_where_it_cannot_be_cut(self, tmp_path: Path) -> None:
+        async with Bench(tmp_path, batch_events=100) as bench:
+            await bench.poll("n1", [usable(number) for number in range(50)])
+            await self.change(bench, "UPDATE pieces SET checksum = 7")
+            await bench.poll("n2", [usable(1)])
+            await bench.close()
+            bench._batch_events = 10
+            await bench.open()
+            with capture_logs() as logs:
+                await bench.deliver_all()
+            assert (bench.arrived("n1"), bench.arrived("n2")) == ([], ["1"])
+            assert [
+                (line["setting"], line["fetched_time"], line["events"])
+                for line in logs
+                if line["event"] == "batch_parked"
+            ] == [("n1", 1_700_000_000, 50)]
+
+    async def test_parts_cut_before_the_damage_was_found_are_delivered(self, tmp_path: Path) -> None:
+        async with Bench(tmp_path, batch_events=1_000, batch_bytes=400_000) as bench:
+            await bench.poll("n1", [usable(number, filler="x" * 1_000) for number in range(200)])
+            await self.change(bench, "UPDATE pieces SET checksum = 7 WHERE id = (SELECT max(id) FROM pieces)")
+            (damaged,) = await bench.store._database.run(
+                lambda connection: connection.execute(
+                    "SELECT event_count FROM pieces ORDER BY id DESC LIMIT 1"
+                ).fetchone()
+            )
+            await bench.close()
+            bench._batch_bytes = 100_000
+            await bench.open()
+            await bench.deliver_all()
+            assert bench.arrived("n1") == [str(number) for number in range(200 - damaged)]
+            assert await self.ledger(bench, "n1") == (200, 200 - damaged, 0, damaged)

@@ -6,12 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from ita_ag_oase import clock
 from ita_ag_oase.demo.exastro import (
     ORGANIZATION,
     PASSWORD,
@@ -488,6 +490,13 @@ def test_event_that_is_refused_for_its_content_spoils_its_request(counterpart: C
     counterpart.exastro.refuses = is_bad
     assert counterpart.told(_group("n1", 1, 1, 2, 3), _group("n2", 1, 4))[:2] == (400, "400-00002")
     assert counterpart.told(_group("n1", 1, 1, 2)) == (200, "000-00000", [])
+
+
+def test_an_answer_tells_the_time() -> None:
+    before = int(clock.now())
+    with DemoExastro() as exastro:
+        answer = httpx.get(exastro.url, trust_env=False)
+    assert before <= parsedate_to_datetime(answer.headers["Date"]).timestamp() <= clock.now()
 
 
 def test_unknown_path_is_not_exastros(counterpart: Counterpart) -> None:

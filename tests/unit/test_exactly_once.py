@@ -120,9 +120,10 @@ class Life(RuleBasedStateMachine):
             return
         self.judge.note_kill()
         self.run(self.bench.close())
+        shutil.rmtree(self.bench._path.parent)
         folder = self.folder / str(next(self.lives))
         put_back(self.killer.files, folder / "store")
-        self.bench.path = folder / "store" / "store.sqlite3"
+        self.bench._path = folder / "store" / "store.sqlite3"
         self.killer.instant = None
         self.run(self.bench.open())
         raise Killed

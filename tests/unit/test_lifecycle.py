@@ -1,13 +1,15 @@
 """The daemon as a whole in one process: built, run, told to stop, taken down; and its endless retries."""
 
 import asyncio
+import fcntl
 import json
 import shutil
+import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -581,10 +583,47 @@ async def test_nothing_is_left_of_an_agent_that_cannot_start(
     _assert_nothing_is_left(settings)
 
 
-async def test_damaged_store_ends_the_start(settings: Settings) -> None:
+async def test_locks_that_do_not_work_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    with capture_logs() as logs:
+        async with _running(settings):
+            await _until(lambda: any(line["event"] == "agent_started" for line in logs))
+    (told,) = (line for line in logs if line["log_level"] == "error")
+    assert told["event"] == "store_lock_ineffective"
+    assert told["path"] == str(settings.store_path)
+
+
+async def test_a_store_that_is_found_damaged_ends_the_agent_with_what_to_do(settings: Settings) -> None:
+    agent = Agent(settings, Redactor())
+    running = asyncio.create_task(agent.run())
+    with capture_logs() as logs:
+        await _until(lambda: any(line["event"] == "agent_started" for line in logs))
+        _damage(settings.store_path)
+        agent._news.set()
+        with pytest.raises(StoreDamaged, match="start the agent again"):
+            await running
+    _assert_nothing_is_left(settings)
+    with capture_logs() as logs:
+        async with _running(settings):
+            await _until(lambda: any(line["event"] == "agent_started" for line in logs))
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["store_repaired"]
+
+
+def _damage(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute("UPDATE sqlite_schema SET rootpage = 5000 WHERE name = 'groups'")
+        # Tells other connections to read it anew.
+        connection.execute(f"PRAGMA schema_version = {version + 1}")
+        connection.commit()
+
+
+async def test_a_store_of_a_newer_version_ends_the_start(settings: Settings) -> None:
     settings.store_path.parent.mkdir(parents=True)
-    settings.store_path.write_bytes(b"no database" * 1_000)
-    with pytest.raises(StoreDamaged):
+    with closing(sqlite3.connect(settings.store_path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreDamaged, match="run the version that wrote it"):
         await Agent(settings, Redactor()).run()
     _assert_nothing_is_left(settings)
 

@@ -94,6 +94,7 @@ class House:
         return Roster(
             client=ExastroClient(self.http, httpx.Auth(), base_url="http://exastro/api"),
             store=self.store,
+            now=clock.now,
             secrets=SECRETS,
             names=names,
             interval_seconds=5.0,

@@ -30,7 +30,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 def query(bench: Bench, sql: str) -> list[Any]:
     """Return rows as another program would read them while the agent runs."""
-    with closing(sqlite3.connect(bench.path)) as connection:
+    with closing(sqlite3.connect(bench._path)) as connection:
         return connection.execute(sql).fetchall()
 
 
@@ -204,7 +204,7 @@ class TestRoom:
         await bench.deliver_all()
         await bench.store.purge(int(bench.now))
         await bench.close()
-        assert bench.path.stat().st_size < 300_000
+        assert bench._path.stat().st_size < 300_000
         await bench.open()
 
 
@@ -217,11 +217,11 @@ class TestFile:
 
     async def test_a_newer_schema_is_refused_with_its_number(self, bench: Bench) -> None:
         await bench.close()
-        with closing(sqlite3.connect(bench.path)) as connection:
+        with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 99")
-        with pytest.raises(StoreDamaged, match="schema 99, this one knows 2"):
-            await Store(bench.path, LIMITS, storage_max_bytes=1).open()
-        with closing(sqlite3.connect(bench.path)) as connection:
+        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 2\): run the version that wrote it"):
+            await Store(bench._path, LIMITS, storage_max_bytes=1).open()
+        with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 2")
         await bench.open()
 
@@ -235,6 +235,25 @@ class TestFile:
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreUnavailable, match="make its folder writable"):
             await Store(tmp_path / "file" / "store.sqlite3", LIMITS, storage_max_bytes=1).open()
+
+
+class TestDamage:
+    async def test_damage_met_while_it_runs_is_told(self, tmp_path: Path) -> None:
+        told = asyncio.Event()
+        store = Store(tmp_path / "store.sqlite3", LIMITS, storage_max_bytes=1 << 40, on_damage=told.set)
+        await store.open()
+        with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            (version,) = connection.execute("PRAGMA schema_version").fetchone()
+            connection.execute("UPDATE sqlite_schema SET rootpage = 5000 WHERE name = 'facts'")
+            # Tells other connections to read it anew.
+            connection.execute(f"PRAGMA schema_version = {version + 1}")
+            connection.commit()
+        with pytest.raises(StoreDamaged, match="start the agent again"):
+            await store.fact("any")
+        await told.wait()
+        assert isinstance(store.damage, StoreDamaged)
+        await asyncio.to_thread(store.close)
 
 
 class TestDatabase:
@@ -254,7 +273,9 @@ class TestDatabase:
             return database.run(work)
 
         results = await asyncio.gather(keep("a"), keep("b", fails=True), keep("c"), return_exceptions=True)
-        names = await database.run(lambda connection: connection.execute("SELECT name FROM facts").fetchall())
+        names = await database.run(
+            lambda connection: connection.execute("SELECT name FROM facts WHERE length(name) = 1").fetchall()
+        )
         await asyncio.to_thread(database.close)
         assert [str(result) for result in results] == ["a", "b", "c"]
         assert isinstance(results[1], ValueError)

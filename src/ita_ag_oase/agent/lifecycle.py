@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import structlog
@@ -17,6 +18,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from ita_ag_oase import __version__, clock, transport
 from ita_ag_oase.agent.roster import Roster, refresh_code
 from ita_ag_oase.agent.schedule import Troubles, delivery_code
+from ita_ag_oase.agent.timekeeper import Timekeeper
+from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.delivery import Delivery
 from ita_ag_oase.errors import ConfigError, Retryable
@@ -32,6 +35,7 @@ from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.store.volume import network_volume
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -41,6 +45,8 @@ _PURGE_EVERY_SECONDS = 600.0
 # A request in flight may end within this time after SIGTERM; then it is abandoned, to be sent again at the next start.
 _LAST_DELIVERY_SECONDS = 5.0
 _RETRY_CAP_SECONDS = 60.0
+# So long the first polls wait for Exastro's first answer.
+_FIRST_ANSWER_SECONDS = 5.0
 
 
 class Agent:
@@ -52,6 +58,7 @@ class Agent:
         self.stop = asyncio.Event()
         self.refresh = asyncio.Event()
         self._news = asyncio.Event()
+        self._has_asked = asyncio.Event()
 
     async def run(self) -> None:
         """Run until `stop` is set. Raises StoreUnavailable, StoreDamaged or ConfigError where it cannot start."""
@@ -61,22 +68,26 @@ class Agent:
             if not await self._hold_lock(stack):
                 return
             store = await stack.enter_async_context(self._open_store())
-            client = await stack.enter_async_context(self._open_exastro(store))
-            roster = await stack.enter_async_context(self._open_roster(store, client))
+            timekeeper = Timekeeper(store)
+            client = await stack.enter_async_context(self._open_exastro(store, timekeeper))
+            roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock))
             delivery = Delivery(
                 store,
                 client,
                 max_events=self._settings.batch_max_events,
                 max_bytes=self._settings.batch_max_bytes,
+                now=timekeeper.clock.now,
             )
             self._tell_started(await store.waiting_events())
-            await roster.start_with_known()
             delivering = asyncio.create_task(self._deliver(delivery), name="deliver")
             others = [
                 asyncio.create_task(self._keep_settings(roster), name="settings"),
-                asyncio.create_task(self._purge(store), name="purge"),
+                asyncio.create_task(self._purge(store, timekeeper.clock), name="purge"),
             ]
             stack.push_async_callback(_end, [delivering, *others])
+            # What Exastro answers tells whether the clock was set since the last life.
+            await _wait_for_any((self._has_asked, self.stop), _FIRST_ANSWER_SECONDS)
+            await roster.start_with_known()
             await self.stop.wait()
             _log.info("agent_stopping")
             await _end(others)
@@ -85,6 +96,8 @@ class Agent:
                 await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
             await _end([delivering])
         _log.info("agent_stopped")
+        if store.damage:
+            raise store.damage
 
     async def _hold_lock(self, stack: contextlib.AsyncExitStack) -> bool:
         """Wait until no other agent uses the store; False where the agent was stopped before."""
@@ -93,6 +106,7 @@ class Agent:
         has_told = False
         while not self.stop.is_set():
             if lock.try_acquire():
+                self._tell_of_weak_locks(lock)
                 return True
             if not has_told:
                 _log.warning(
@@ -104,6 +118,26 @@ class Agent:
             await _wait(self.stop, _LOCK_WAIT_SECONDS)
         return False
 
+    def _tell_of_weak_locks(self, lock: StoreLock) -> None:
+        path = self._settings.store_path
+        if not lock.excludes_others():
+            _log.error(
+                "store_lock_ineffective",
+                path=str(path),
+                action="its file system has no working locks, so that nothing keeps a second agent away from the store:"
+                " use another volume",
+            )
+        volume = network_volume(path)
+        if volume is not None:
+            _log.warning(
+                "store_on_network",
+                path=str(path),
+                **dataclasses.asdict(volume),
+                action="locks are known on this machine only: mount it without these options"
+                if volume.local_locks
+                else "see that its locks work, and that one agent uses this store",
+            )
+
     @asynccontextmanager
     async def _open_store(self) -> AsyncIterator[Store]:
         settings = self._settings
@@ -112,13 +146,27 @@ class Agent:
             group_bytes=settings.batch_max_bytes - ENVELOPE_BYTES,
             id_retention_seconds=settings.event_id_retention_seconds,
         )
-        store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes)
+        store = Store(
+            settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes, on_damage=self.stop.set
+        )
+        await self._mend(store)
         try:
             await store.open()
             await self._take_over(store)
             yield store
         finally:
             await asyncio.to_thread(store.close)
+
+    async def _mend(self, store: Store) -> None:
+        repair = await store.mend(agent_name=self._settings.agent_identity, now=clock.now())
+        if repair is not None:
+            _log.error(
+                "store_repaired",
+                code="AGT-10027",
+                path=str(self._settings.store_path),
+                **dataclasses.asdict(repair),
+                action="the agent goes on with what could be read; keep the file set aside until you have looked at it",
+            )
 
     async def _take_over(self, store: Store) -> None:
         path = self._settings.stock_store_path
@@ -128,7 +176,7 @@ class Agent:
             tell("stock_store_taken_over", path=str(path), **dataclasses.asdict(taken))
 
     @asynccontextmanager
-    async def _open_exastro(self, store: Store) -> AsyncIterator[ExastroClient]:
+    async def _open_exastro(self, store: Store, timekeeper: Timekeeper) -> AsyncIterator[ExastroClient]:
         settings = self._settings
         url = httpx.URL(settings.exastro_url)
         client = httpx.AsyncClient(
@@ -136,6 +184,7 @@ class Agent:
             proxy=self._proxies().choose(url),
             trust_env=False,
             headers={"Accept": "application/json", "Accept-Encoding": transport.ACCEPTED_ENCODING},
+            event_hooks={"response": [functools.partial(_note_date, timekeeper)]},
         )
         base_url = (
             f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
@@ -165,7 +214,7 @@ class Agent:
             await tokens.close()
 
     @asynccontextmanager
-    async def _open_roster(self, store: Store, client: ExastroClient) -> AsyncIterator[Roster]:
+    async def _open_roster(self, store: Store, client: ExastroClient, steady: SteadyClock) -> AsyncIterator[Roster]:
         settings = self._settings
         zone = clock.zone(settings.tz)
         clients = HttpClients(
@@ -175,7 +224,7 @@ class Agent:
 
         def make_collector(setting: CollectionSetting) -> Collector:
             source = open_source(setting, clients, max_bytes=settings.response_max_bytes, zone=zone)
-            return Collector(setting, source, store, agent_name=settings.agent_identity)
+            return Collector(setting, source, store, steady, agent_name=settings.agent_identity)
 
         roster = Roster(
             client=client,
@@ -187,6 +236,7 @@ class Agent:
             make_collector=make_collector,
             on_secret=self._redactor.add,
             on_news=self._news.set,
+            now=steady.now,
         )
         try:
             yield roster
@@ -233,17 +283,23 @@ class Agent:
         troubles = Troubles(failed="settings_failed", recovered="settings_recovered")
         while True:
             self.refresh.clear()
-            await _until_it_works(roster.refresh, troubles, refresh_code)
+            await _until_it_works(lambda: self._refresh(roster), troubles, refresh_code)
             for _ in range(settings.iteration):
                 await _wait(self.refresh, settings.execute_interval)
                 if self.refresh.is_set() or roster.was_file_deleted():
                     break
 
+    async def _refresh(self, roster: Roster) -> None:
+        try:
+            await roster.refresh()
+        finally:
+            self._has_asked.set()
+
     @staticmethod
-    async def _purge(store: Store) -> None:
+    async def _purge(store: Store, steady: SteadyClock) -> None:
         troubles = Troubles(failed="purge_failed", recovered="purge_recovered")
         while True:
-            while await _until_it_works(lambda: store.purge(int(clock.now())), troubles, lambda _: "AGT-10027"):
+            while await _until_it_works(lambda: store.purge(int(steady.now())), troubles, lambda _: "AGT-10027"):
                 pass
             await asyncio.sleep(_PURGE_EVERY_SECONDS)
 
@@ -304,7 +360,21 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _wait_for_any(events: Sequence[asyncio.Event], seconds: float) -> None:
+    waiting = [asyncio.create_task(event.wait(), name="wait") for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(waiting)
+
+
+async def _note_date(timekeeper: Timekeeper, response: httpx.Response) -> None:
+    date = transport.date_seconds(response)
+    if date is not None:
+        await timekeeper.note(date)
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 
-from ita_ag_oase import clock
 from ita_ag_oase.agent.schedule import Troubles, collection_code, repeat
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.errors import AgentError, SettingInvalid, StoreDamaged, StoreUnavailable
@@ -43,6 +42,7 @@ class Roster:
         make_collector: Callable[[CollectionSetting], Collector],
         on_secret: Callable[[str], None],
         on_news: Callable[[], None],
+        now: Callable[[], float],
     ) -> None:
         self._client = client
         self._store = store
@@ -53,14 +53,17 @@ class Roster:
         self._make_collector = make_collector
         self._on_secret = on_secret
         self._on_news = on_news
+        self._now = now
+        # Both what was known and what Exastro says may be applied at the same time.
+        self._applying = asyncio.Lock()
         self._settings: dict[str, CollectionSetting] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._told_unusable: dict[str, str] = {}
 
     async def start_with_known(self) -> None:
-        """Begin with the rows that were fetched last, if any, until Exastro is asked."""
+        """Begin with the rows that were fetched last, if any, unless Exastro has told them already."""
         known = await self._store.fact(KNOWN_ROWS)
-        if known:
+        if known and not self._tasks:
             rows = [row for row in json.loads(known) if wire.name_of(row) in self._names]
             _log.info("settings_known", settings=len(rows))
             await self._apply(rows)
@@ -91,6 +94,10 @@ class Roster:
         await self._stop(list(self._tasks))
 
     async def _apply(self, rows: Sequence[Row]) -> None:
+        async with self._applying:
+            await self._bring_in_line(rows)
+
+    async def _bring_in_line(self, rows: Sequence[Row]) -> None:
         # Compared once decrypted: the same secret may come encrypted differently each time.
         wanted = {setting.name: setting for setting in map(self._read, rows) if setting is not None}
         changed = [name for name in self._tasks if wanted.get(name) != self._settings[name]]
@@ -121,7 +128,7 @@ class Roster:
         except SettingInvalid as err:
             self._tell_unusable(name, str(err))
             return False
-        await self._store.register(setting.id, name, int(clock.now()))
+        await self._store.register(setting.id, name, int(self._now()))
         self._told_unusable.pop(name, None)
 
         async def poll() -> None:

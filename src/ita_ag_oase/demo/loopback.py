@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from ita_ag_oase import clock
+
 
 @dataclass(frozen=True)
 class Request:
@@ -130,6 +132,7 @@ def _handler(handle: Callable[[Request], Reply], is_ending: threading.Event) -> 
                 self.close_connection = True
                 return
             self.send_response_only(reply.status)
+            self.send_header("Date", self.date_time_string(clock.now()))
             self.send_header("Content-Type", reply.content_type)
             for name, value in reply.headers.items():
                 self.send_header(name, value)

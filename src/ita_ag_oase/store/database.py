@@ -1,6 +1,7 @@
-"""One SQLite file, one thread that reads and writes it, and migrations by `user_version`."""
+"""One SQLite file, and one thread that reads and writes it."""
 
 import asyncio
+import errno
 import fcntl
 import queue
 import sqlite3
@@ -8,18 +9,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.store import schema
+from ita_ag_oase.store.schema import Opener
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-Connect = Callable[..., sqlite3.Connection]
 
 _JOBS_PER_TRANSACTION = 100
-_LOCK_TIMEOUT_SECONDS = 10
+# No space, or a quota or limit that SQLite takes for a failing disk.
+_NO_SPACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class StoreLock:
@@ -45,6 +47,15 @@ class StoreLock:
             ) from err
         return True
 
+    def excludes_others(self) -> bool:
+        """Whether the right, which is ours, is refused to a second taker: where not, locks do not work there."""
+        with self._path.open("a") as second:
+            try:
+                fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     def release(self) -> None:
         """Give the right back; harmless where it was never had."""
         if self._file is not None:
@@ -55,13 +66,20 @@ class StoreLock:
 class Database:
     """A thread that owns the connection and commits jobs that wait at the same time together.
 
-    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `connect` is
-    called as sqlite3.connect would be.
+    A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `on_damage` is
+    called in the thread where a job meets damage in the file; `opener` is what opens that.
     """
 
-    def __init__(self, path: Path, *, connect: Connect = sqlite3.connect) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        on_damage: Callable[[StoreDamaged], None] = lambda _: None,
+        opener: Opener = sqlite3.connect,
+    ) -> None:
         self._path = path
-        self._connect = connect
+        self._on_damage = on_damage
+        self._opener = opener
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
         self._opened: Future[None] = Future()
@@ -90,8 +108,8 @@ class Database:
         if not self._opened.set_running_or_notify_cancel():
             return
         try:
-            with _translated(self._path):
-                connection = _prepared(self._path, self._connect)
+            with translated(self._path):
+                connection = schema.connect(self._path, opener=self._opener)
         except BaseException as err:  # noqa: BLE001 - handed to the caller of open()
             self._opened.set_exception(err)
             return
@@ -117,20 +135,22 @@ class Database:
         jobs = [(work, future) for work, future in jobs if future.set_running_or_notify_cancel()]
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with _translated(self._path), _transaction(connection):
+            with translated(self._path), schema.transaction(connection):
                 done.extend((future, *self._attempt(connection, work)) for work, future in jobs)
         except BaseException as err:  # noqa: BLE001 - handed to everyone who waits
             done = [(future, None, err) for _, future in jobs]
         for future, result, error in done:
             if error is None:
                 future.set_result(result)
-            else:
-                future.set_exception(error)
+                continue
+            if isinstance(error, StoreDamaged):
+                self._on_damage(error)
+            future.set_exception(error)
 
     def _attempt(self, connection: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseException | None]:
         connection.execute("SAVEPOINT job")
         try:
-            with _translated(self._path):
+            with translated(self._path):
                 result = work(connection)
         except BaseException as err:
             if not connection.in_transaction:
@@ -144,81 +164,46 @@ class Database:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _prepared(path: Path, connect: Connect) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
-    try:
-        # Works only before the first table exists; later it is harmless.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_size_limit = 16777216")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        _migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    folder = resources.files("ita_ag_oase.store") / "migrations"
-    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(scripts):
-        raise StoreDamaged(
-            f"{path} was written by a newer version of the agent (schema {version}, this one knows {len(scripts)}): "
-            "run that version, or move the file away",
-            reason=Reason.STORE_DAMAGED,
-        )
-    for number, name in enumerate(scripts[version:], version + 1):
-        with _transaction(connection):
-            for statement in _statements((folder / name).read_text(encoding="utf-8")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number}")
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise about a store into our errors."""
     try:
         yield
     except sqlite3.Error as err:
         raise _as_ours(err, path) from err
+    except UnicodeDecodeError as err:
+        # What the sqlite3 module raises where damage shows in the name of a column or in a message of SQLite.
+        raise _damaged(path, "its schema is no text") from err
     except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(path) from err
         raise StoreUnavailable(
             f"{path} cannot be used ({err.strerror}): make its folder writable for this user",
             reason=Reason.STORE_FAILED,
         ) from err
 
 
+def no_space(path: Path) -> StoreUnavailable:
+    """Return what says that the volume of the store is full."""
+    return StoreUnavailable(
+        f"no space is left for {path}: polling pauses until there is; free some, or enlarge the volume",
+        reason=Reason.STORE_FULL,
+    )
+
+
 def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
-    code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreUnavailable(
-            f"no space is left for {path}: free some, or enlarge the volume", reason=Reason.STORE_FULL
-        )
+    extended_code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if extended_code in _NO_SPACE:
+        return no_space(path)
+    code = extended_code & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable(f"{path} is locked by another program: end it", reason=Reason.STORE_LOCKED)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreDamaged(f"{path} is damaged ({err}): move it away and start again", reason=Reason.STORE_DAMAGED)
+        return _damaged(path, str(err))
     return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)
+
+
+def _damaged(path: Path, how: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path} is damaged ({how}): start the agent again, which sets the file aside and saves what can be read",
+        reason=Reason.STORE_DAMAGED,
+    )

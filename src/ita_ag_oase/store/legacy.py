@@ -117,8 +117,8 @@ class _Taking:
         setting = self._setting(name)
         # The stock agent may have sent it without learning its fate.
         number = self._connection.execute(
-            "INSERT INTO groups (setting, poll, first_event, agent_name, key, maybe_saved, event_count, byte_count)"
-            " VALUES (?, ?, 0, ?, ?, 1, ?, ?)",
+            "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, key, maybe_saved, event_count,"
+            " byte_count) VALUES (?1, ?2, 0, ?3, ?4, ?4, 1, ?5, ?6)",
             (setting, poll, self._agent_name, fetched_time, len(events), sum(len(event) + 1 for event in events)),
         ).lastrowid
         for piece in _pieces(events):

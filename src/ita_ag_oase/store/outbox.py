@@ -5,6 +5,8 @@ Rules that hold at all times, each needed for "none lost, none twice" (protocol 
 - At most one request's fate is unknown; its groups are marked `in_request` and are sent again unchanged.
 - A key, once offered, belongs to its events for good. Keys that were never offered may still move up.
 - Within a setting, groups that may have been saved come before those that surely were not.
+
+A group whose bytes the disk has changed is not sent: it is parked, and the rest goes on.
 """
 
 import sqlite3
@@ -13,21 +15,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
-
 from ita_ag_oase.model import Batch, Group, Settlement
+from ita_ag_oase.store.pieces import PIECE_COLUMNS, events_in, is_sound
 from ita_ag_oase.store.saving import KEY_STRIDE, write_piece
 
 # What is known of a group (`maybe_saved`): surely not saved; may have been saved under its key; never offered itself,
 # but the whole it was cut from, whose key is `cut_key`, may have been saved; the same, and it is being offered now.
-_NOT_SAVED, _MAYBE, _WHOLE_MAYBE, _WHOLE_MAYBE_OFFERED = range(4)
+NOT_SAVED, MAYBE, WHOLE_MAYBE, WHOLE_MAYBE_OFFERED = range(4)
 _STATE_WHEN_OFFERED = {
-    _NOT_SAVED: _MAYBE,
-    _MAYBE: _MAYBE,
-    _WHOLE_MAYBE: _WHOLE_MAYBE_OFFERED,
+    NOT_SAVED: MAYBE,
+    MAYBE: MAYBE,
+    WHOLE_MAYBE: WHOLE_MAYBE_OFFERED,
     # Offered before with unknown fate: from now on "already saved" can mean the part alone.
-    _WHOLE_MAYBE_OFFERED: _MAYBE,
+    WHOLE_MAYBE_OFFERED: MAYBE,
 }
+
+# Why a group is parked without having been refused.
+DAMAGED = "its events can no longer be read: the bytes on disk are damaged"
 
 # Exastro forgets progress that is older than 72 hours, so that an older key would not protect from repetition.
 # A day leaves two for offering the request again.
@@ -75,30 +79,40 @@ def next_batch(connection: sqlite3.Connection, limits: BatchLimits, now: int) ->
     """Return the groups of the next request and mark them as offered; None if nothing waits.
 
     While the fate of a request is unknown, that very request comes again. `Group.was_offered` tells the state from
-    before this offer.
+    before this offer. Groups that are found damaged are parked and left out of the request, which may so be empty.
     """
+    damaged: list[Group] = []
     rows = list(_rows(connection, _SELECT + " WHERE g.in_request = 1" + _ORDER))
     if not rows:
-        _fit_oldest(connection, limits)
+        damaged = _fit_oldest(connection, limits, now)
         rows = _choose(connection, limits)
-    if not rows:
-        return None
     if not any(row.in_request and row.maybe_saved for row in rows):
         for row in rows:
             _settle_key(connection, row, now)
+        # Under another key, or behind a group that moved up, one was never offered.
+        rows = [_with_state(connection, row) for row in rows]
+    found = [(row, _group(connection, row, _sound_pieces(connection, row))) for row in rows]
+    for group in [group for _, group in found if not group.pieces]:
+        park_damaged(connection, group.number, now)
+        damaged.append(group)
+    sound = [(row, group) for row, group in found if group.pieces]
+    _mark_offered(connection, [row for row, _ in sound])
+    return Batch(tuple(group for _, group in sound), tuple(damaged)) if found or damaged else None
+
+
+def _mark_offered(connection: sqlite3.Connection, rows: Iterable[_Row]) -> None:
     states = [(_STATE_WHEN_OFFERED[row.maybe_saved], row) for row in rows]
     connection.executemany(
         "UPDATE groups SET in_request = 1, maybe_saved = ? WHERE number = ?",
         [(state, row.number) for state, row in states if not row.in_request or state != row.maybe_saved],
     )
-    return Batch(tuple(_group(connection, row) for row in rows))
 
 
 def withdraw(connection: sqlite3.Connection, batch: Batch) -> None:
     """Note that the request surely left no trace at the receiver."""
     connection.executemany(
         "UPDATE groups SET maybe_saved = iif(maybe_saved = ?, ?, iif(?, maybe_saved, ?)) WHERE number = ?",
-        [(_WHOLE_MAYBE_OFFERED, _WHOLE_MAYBE, group.was_offered, _NOT_SAVED, group.number) for group in batch.groups],
+        [(WHOLE_MAYBE_OFFERED, WHOLE_MAYBE, group.was_offered, NOT_SAVED, group.number) for group in batch.groups],
     )
 
 
@@ -115,6 +129,8 @@ def settle(connection: sqlite3.Connection, batch: Batch, settlement: Settlement,
         _accept(connection, number, keys[number], is_fresh=True)
     for number in settlement.already_saved:
         _accept(connection, number, keys[number], is_fresh=False)
+    # What was refused was not saved by this request: only an earlier one can have done so.
+    withdraw(connection, Batch(tuple(group for group in batch.groups if group.number in settlement.parked)))
     for number, reason in settlement.parked.items():
         _park(connection, number, reason, now)
     rest = keys.keys() - settlement.saved - settlement.already_saved - settlement.parked.keys()
@@ -124,50 +140,103 @@ def settle(connection: sqlite3.Connection, batch: Batch, settlement: Settlement,
         _move_up(connection, number, taken + 1)
 
 
-def cut(connection: sqlite3.Connection, number: int) -> None:
-    """Cut a group of at least two events in two.
+def cut(connection: sqlite3.Connection, number: int) -> bool:
+    """Cut a group of at least two events in two; False, and all is as it was, where they can no longer be read.
 
     One that was surely not saved is cut in halves; the second gets a key when its turn comes. Of one that may have been
     saved, the first event alone goes ahead, to find out: its key lies before that of the whole where a second is
-    unused, so that "already saved" is true of each part whatever happened. Otherwise it takes the key of the whole, and
-    its answer speaks for the rest.
+    unused, so that "already saved" is true of each part also when its answer gets lost. Otherwise it takes the key of
+    the whole, and its answer speaks for the rest.
     """
     key, cut_key, state, settled_key = connection.execute(
         "SELECT g.key, g.cut_key, g.maybe_saved, s.settled_key FROM groups g"
         " JOIN settings s ON s.number = g.setting WHERE g.number = ?",
         (number,),
     ).fetchone()
+    kept = _first_part(connection, number, only_first_event=state != NOT_SAVED)
+    if kept is None:
+        return False
     later = connection.execute(
-        "INSERT INTO groups (setting, poll, first_event, agent_name, event_count, byte_count)"
-        " SELECT setting, poll, first_event, agent_name, 0, 0 FROM groups WHERE number = ?",
+        "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, event_count, byte_count)"
+        " SELECT setting, poll, first_event, agent_name, fetched_time, 0, 0 FROM groups WHERE number = ?",
         (number,),
     ).lastrowid
-    _move_later_pieces(connection, number, int(later or 0), only_first_event=state != _NOT_SAVED)
-    if state == _NOT_SAVED:
+    _move_later_pieces(connection, number, int(later or 0), kept)
+    if state == NOT_SAVED:
         marks = [(key, None, state, number), (None, None, state, later)]
     elif key is not None and key - settled_key > 1:
-        earlier = key - min(key - settled_key, _FREE_SECONDS) // 2
-        marks = [(earlier, None, _MAYBE, number), (key, None, _MAYBE, later)]
+        earlier = max(settled_key, key - _FREE_SECONDS) + 1
+        marks = [(earlier, key, WHOLE_MAYBE, number), (key, key, MAYBE, later)]
     else:
         whole = cut_key if key is None else key
-        marks = [(key, whole, _WHOLE_MAYBE, number), (None, whole, _WHOLE_MAYBE, later)]
+        marks = [(key, whole, WHOLE_MAYBE, number), (None, whole, WHOLE_MAYBE, later)]
     connection.executemany("UPDATE groups SET key = ?, cut_key = ?, maybe_saved = ? WHERE number = ?", marks)
+    return True
 
 
-def _move_later_pieces(connection: sqlite3.Connection, number: int, later: int, *, only_first_event: bool) -> None:
-    """Give the later part of a group's pieces to another group, cutting a piece where needed."""
+def park_damaged(connection: sqlite3.Connection, number: int, now: int) -> None:
+    """Park a group whose bytes the disk has changed, whether or not it may have been saved before."""
+    # Here, unlike after an answer, a part that was offered may have been saved by itself.
+    connection.execute(
+        "UPDATE groups SET maybe_saved = ? WHERE number = ? AND maybe_saved = ?", (MAYBE, number, WHOLE_MAYBE_OFFERED)
+    )
+    _park(connection, number, DAMAGED, now)
+
+
+def drop(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Take groups that are not in flight out for good; the ledger counts them as dropped."""
+    for number in numbers:
+        setting, state = connection.execute(
+            "SELECT setting, maybe_saved FROM groups WHERE number = ?", (number,)
+        ).fetchone()
+        # Otherwise the key never counted, and those of groups before it shall not look settled.
+        if state != NOT_SAVED:
+            retire_key(connection, number)
+        _delete(connection, setting, [number], counted_as="dropped")
+
+
+def _first_part(connection: sqlite3.Connection, number: int, *, only_first_event: bool) -> tuple[int, int] | None:
+    """Return the first and the last id of the pieces that make a group's first part, cutting a piece where needed.
+
+    None where that piece cannot be read any more, or does not hold what it should.
+    """
     pieces = connection.execute(
-        "SELECT id, length(events), event_count FROM pieces WHERE group_number = ? ORDER BY id", (number,)
+        "SELECT id, length(events) FROM pieces WHERE group_number = ? ORDER BY id", (number,)
     ).fetchall()
-    if only_first_event or len(pieces) == 1:
-        kept = _cut_first_piece(connection, pieces[0][0], only_first_event=only_first_event)
-        connection.execute("UPDATE pieces SET group_number = ? WHERE group_number = ?", (later, number))
-        connection.execute("UPDATE pieces SET group_number = ? WHERE id = ?", (number, kept))
-    else:
-        last_kept = pieces[_middle([size for _, size, _ in pieces]) - 1][0]
+    if len(pieces) > 1 and not only_first_event:
+        return pieces[0][0], pieces[_middle([size for _, size in pieces]) - 1][0]
+    return _cut_piece(connection, pieces[0][0], len(pieces), only_first_event=only_first_event) if pieces else None
+
+
+def _cut_piece(
+    connection: sqlite3.Connection, piece: int, piece_count: int, *, only_first_event: bool
+) -> tuple[int, int] | None:
+    """Take the first events out of a piece into a new one, and return the new one's id as first and last."""
+    group_number, event_count, events, checksum = connection.execute(
+        f"SELECT group_number, {PIECE_COLUMNS} FROM pieces WHERE id = ?",  # noqa: S608 - our own names
+        (piece,),
+    ).fetchone()
+    raws = events_in(events) if is_sound(events, checksum) else None
+    if not raws or len(raws) != event_count or len(raws) == piece_count == 1:
+        return None
+    count = 1 if only_first_event else _middle([len(raw) for raw in raws])
+    taken = write_piece(connection, group_number, raws[:count])
+    rest = b",".join(raws[count:])
+    if rest:
         connection.execute(
-            "UPDATE pieces SET group_number = ? WHERE group_number = ? AND id > ?", (later, number, last_kept)
+            "UPDATE pieces SET event_count = ?, events = ?, checksum = ? WHERE id = ?",
+            (len(raws) - count, rest, zlib.crc32(rest), piece),
         )
+    else:
+        connection.execute("DELETE FROM pieces WHERE id = ?", (piece,))
+    return taken, taken
+
+
+def _move_later_pieces(connection: sqlite3.Connection, number: int, later: int, kept: tuple[int, int]) -> None:
+    """Give all pieces of a group but those kept to another group, and count both anew."""
+    connection.execute(
+        "UPDATE pieces SET group_number = ? WHERE group_number = ? AND id NOT BETWEEN ? AND ?", (later, number, *kept)
+    )
     connection.executemany(
         "UPDATE groups SET (event_count, byte_count) = (SELECT sum(event_count), sum(length(events) + 1) FROM pieces"
         " WHERE group_number = groups.number) WHERE number = ?",
@@ -178,25 +247,6 @@ def _move_later_pieces(connection: sqlite3.Connection, number: int, later: int, 
         " WHERE number = ?",
         (number, later),
     )
-
-
-def _cut_first_piece(connection: sqlite3.Connection, piece: int, *, only_first_event: bool) -> int:
-    """Take the first events out of a piece and return the id of a new piece that holds them."""
-    group_number, events = connection.execute(
-        "SELECT group_number, events FROM pieces WHERE id = ?", (piece,)
-    ).fetchone()
-    raws = msgspec.json.decode(b"[%b]" % events, type=list[msgspec.Raw])
-    count = 1 if only_first_event else _middle([len(memoryview(raw)) for raw in raws])
-    taken = write_piece(connection, group_number, [bytes(raw) for raw in raws[:count]])
-    rest = b",".join(map(bytes, raws[count:]))
-    if rest:
-        connection.execute(
-            "UPDATE pieces SET event_count = ?, events = ?, checksum = ? WHERE id = ?",
-            (len(raws) - count, rest, zlib.crc32(rest), piece),
-        )
-    else:
-        connection.execute("DELETE FROM pieces WHERE id = ?", (piece,))
-    return taken
 
 
 def _middle(sizes: list[int]) -> int:
@@ -213,9 +263,25 @@ def _rows(connection: sqlite3.Connection, query: str) -> Iterator[_Row]:
     return map(_Row._make, connection.execute(query))
 
 
-def _group(connection: sqlite3.Connection, row: _Row) -> Group:
+def _with_state(connection: sqlite3.Connection, row: _Row) -> _Row:
+    (state,) = connection.execute("SELECT maybe_saved FROM groups WHERE number = ?", (row.number,)).fetchone()
+    return row._replace(maybe_saved=state)
+
+
+def _sound_pieces(connection: sqlite3.Connection, row: _Row) -> tuple[bytes, ...]:
+    """Return the pieces of a group; none where the disk has changed one, or they are not as many events as it has."""
+    pieces = connection.execute(
+        f"SELECT {PIECE_COLUMNS} FROM pieces WHERE group_number = ? ORDER BY id",  # noqa: S608 - our own names
+        (row.number,),
+    ).fetchall()
+    is_whole = sum(count for count, _, _ in pieces) == row.event_count
+    if is_whole and all(is_sound(events, checksum) for _, events, checksum in pieces):
+        return tuple(events for _, events, _ in pieces)
+    return ()
+
+
+def _group(connection: sqlite3.Connection, row: _Row, pieces: tuple[bytes, ...]) -> Group:
     (key,) = connection.execute("SELECT key FROM groups WHERE number = ?", (row.number,)).fetchone()
-    pieces = connection.execute("SELECT events FROM pieces WHERE group_number = ? ORDER BY id", (row.number,))
     return Group(
         number=row.number,
         setting_id=row.setting_id,
@@ -223,18 +289,25 @@ def _group(connection: sqlite3.Connection, row: _Row) -> Group:
         agent_name=row.agent_name,
         fetched_time=key,
         event_count=row.event_count,
-        pieces=tuple(piece for (piece,) in pieces),
+        pieces=pieces,
         was_offered=bool(row.maybe_saved),
     )
 
 
-def _fit_oldest(connection: sqlite3.Connection, limits: BatchLimits) -> None:
-    """Cut the oldest group until it fits into a request, or is a single event."""
+def _fit_oldest(connection: sqlite3.Connection, limits: BatchLimits, now: int) -> list[Group]:
+    """Cut the oldest group until it fits into a request, or is a single event.
+
+    One that cannot be read for it is parked, and the next one is the oldest. Return those.
+    """
+    damaged: list[Group] = []
     while True:
         oldest = next(_rows(connection, _WAITING + " LIMIT 1"), None)
         if oldest is None or oldest.event_count == 1 or _fits(oldest.event_count, _request_bytes(oldest), limits):
-            return
-        cut(connection, oldest.number)
+            return damaged
+        if not cut(connection, oldest.number):
+            _settle_key(connection, oldest, now)
+            damaged.append(_group(connection, oldest, ()))
+            park_damaged(connection, oldest.number, now)
 
 
 def _request_bytes(row: _Row) -> int:
@@ -272,7 +345,7 @@ def _choose(connection: sqlite3.Connection, limits: BatchLimits) -> list[_Row]:
 def _settle_key(connection: sqlite3.Connection, row: _Row, now: int) -> None:
     """See that a group which goes into a request has a key, and one that is young enough where that can be chosen."""
     oldest = now - _OLDEST_KEY_SECONDS
-    if row.maybe_saved in (_WHOLE_MAYBE, _WHOLE_MAYBE_OFFERED) and row.key is None:
+    if row.maybe_saved in (WHOLE_MAYBE, WHOLE_MAYBE_OFFERED) and row.key is None:
         (cut_key, settled_key) = connection.execute(
             "SELECT g.cut_key, s.settled_key FROM groups g JOIN settings s ON s.number = g.setting WHERE g.number = ?",
             (row.number,),
@@ -282,8 +355,8 @@ def _settle_key(connection: sqlite3.Connection, row: _Row, now: int) -> None:
         else:
             # The part before it was saved, and it cannot be known with which request: rather twice than not at all.
             _move_up(connection, row.number, 0)
-    elif row.maybe_saved == _NOT_SAVED and (row.key is None or row.key < oldest):
-        _move_up(connection, row.number, 0 if row.key is None else oldest)
+    elif row.maybe_saved == NOT_SAVED and (row.key is None or row.key < oldest):
+        _move_up(connection, row.number, oldest)
 
 
 def _move_up(connection: sqlite3.Connection, number: int, smallest: int) -> None:
@@ -317,12 +390,16 @@ def _move_up(connection: sqlite3.Connection, number: int, smallest: int) -> None
 
 
 def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: bool) -> None:
-    setting, agent_name, state = connection.execute(
-        "SELECT setting, agent_name, maybe_saved FROM groups WHERE number = ?", (number,)
+    setting, agent_name, fetched_time, cut_key, state = connection.execute(
+        "SELECT setting, agent_name, fetched_time, cut_key, maybe_saved FROM groups WHERE number = ?", (number,)
     ).fetchone()
+    # It was never saved by itself, so the whole had been, under its own key.
+    was_whole_saved = state == WHOLE_MAYBE_OFFERED and not is_fresh
+    key = cut_key if was_whole_saved else key
     connection.execute(
-        "UPDATE settings SET settled_key = max(settled_key, ?), saved_as = ? WHERE number = ?",
-        (key, agent_name, setting),
+        "UPDATE settings SET settled_key = max(settled_key, ?), settled_time = max(settled_time, ?), saved_as = ?"
+        " WHERE number = ?",
+        (key, fetched_time, agent_name, setting),
     )
     if is_fresh:
         _delete(connection, setting, [number], counted_as="delivered")
@@ -333,11 +410,11 @@ def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: 
         )
         return
     saved = [number]
-    if state == _WHOLE_MAYBE_OFFERED:
-        # It was never saved by itself, so the whole had been, and with it the other parts.
+    if was_whole_saved:
+        # And with it the other parts; those of the same request have answers of their own.
         parts = connection.execute(
-            "SELECT number FROM groups WHERE setting = ? AND parked_reason IS NULL AND cut_key = ? AND number != ?",
-            (setting, key, number),
+            "SELECT number FROM groups WHERE setting = ? AND parked_reason IS NULL AND cut_key = ? AND in_request = 0",
+            (setting, key),
         )
         saved += [part for (part,) in parts]
     _delete(connection, setting, saved, counted_as="already_saved")
@@ -347,11 +424,18 @@ def _park(connection: sqlite3.Connection, number: int, reason: str, now: int) ->
     connection.execute(
         "UPDATE groups SET parked_reason = ?, parked_time = ?, in_request = 0 WHERE number = ?", (reason, now, number)
     )
-    # A key that surely never counted is left to the parts behind it, for which the whole's fate is still open.
+    retire_key(connection, number)
+
+
+def retire_key(connection: sqlite3.Connection, number: int) -> None:
+    """See that no group of the setting gets the key of one that goes out of the queue, if it may have counted."""
+    # A key that surely never counted is left to the other parts, for which the whole's fate is still open.
     connection.execute(
-        "UPDATE settings SET settled_key = max(settled_key, g.key) FROM (SELECT setting, key FROM groups"
-        " WHERE number = ? AND maybe_saved NOT IN (?, ?)) AS g WHERE settings.number = g.setting",
-        (number, _WHOLE_MAYBE, _WHOLE_MAYBE_OFFERED),
+        "UPDATE settings SET settled_key = max(settled_key, gone.key) FROM"
+        " (SELECT setting, coalesce(key, cut_key) AS key FROM groups g WHERE number = ? AND (maybe_saved != ?"
+        " OR NOT EXISTS (SELECT 1 FROM groups part WHERE part.setting = g.setting AND part.cut_key = g.cut_key"
+        " AND part.number != g.number))) AS gone WHERE settings.number = gone.setting AND gone.key IS NOT NULL",
+        (number, WHOLE_MAYBE),
     )
 
 

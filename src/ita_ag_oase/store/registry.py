@@ -1,6 +1,9 @@
 """The settings ever seen with their cursors, the last known rows, and what is forgotten when its time is over."""
 
 import sqlite3
+from dataclasses import dataclass
+
+import msgspec
 
 from ita_ag_oase.model import Cursor
 from ita_ag_oase.store.saving import KEY_STRIDE
@@ -8,9 +11,20 @@ from ita_ag_oase.store.saving import KEY_STRIDE
 # Under this name the rows that Exastro sent last are kept, as a JSON list.
 KNOWN_ROWS = "settings"
 
+# Under these names stands which setting has which number, once more than in its row, in case that one is damaged.
+_NUMBER = "setting/"
+
 # Ids deleted, and pages given back to the file system, in one transaction at most.
 _PURGE_ROWS = 20_000
-_VACUUM_PAGES = 2_000
+_VACUUM_PAGES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of the file that hold something, and that could."""
+
+    used_bytes: int
+    free_bytes: int
 
 
 def register(connection: sqlite3.Connection, setting_id: str, name: str, now: int) -> None:
@@ -27,6 +41,22 @@ def register(connection: sqlite3.Connection, setting_id: str, name: str, now: in
         " ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE name != excluded.name",
         (setting_id, name, now, now - KEY_STRIDE),
     )
+    (number,) = connection.execute("SELECT number FROM settings WHERE id = ?", (setting_id,)).fetchone()
+    identity = msgspec.json.encode((setting_id, name))
+    if fact(connection, f"{_NUMBER}{number}") != identity:
+        keep_fact(connection, f"{_NUMBER}{number}", identity)
+
+
+def identity_in(fact_name: str, value: bytes) -> tuple[int, str, str] | None:
+    """Return the number, id and name of a setting that a fact tells; None for any other fact."""
+    number = fact_name.removeprefix(_NUMBER)
+    if not fact_name.startswith(_NUMBER) or not number.isdecimal():
+        return None
+    try:
+        setting_id, name = msgspec.json.decode(value, type=tuple[str, str])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return int(number), setting_id, name
 
 
 def cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor:
@@ -48,6 +78,16 @@ def keep_fact(connection: sqlite3.Connection, name: str, value: bytes) -> None:
     connection.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
 
+def shift(connection: sqlite3.Connection, seconds: int) -> None:
+    """Move cursors and the times at which ids were seen, since the clock by which they were noted was moved."""
+    connection.execute(
+        "UPDATE settings SET last_fetched_time = max(0, last_fetched_time + ?1),"
+        " settled_time = max(0, settled_time + ?1)",
+        (seconds,),
+    )
+    connection.execute("UPDATE ids SET last_seen = max(0, last_seen + ?)", (seconds,))
+
+
 def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> int:
     """Forget ids that no response has held for the retention time and give free pages back; return how many ids.
 
@@ -63,19 +103,24 @@ def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> i
         f" ON s.number = i.setting WHERE i.last_seen < iif(s.id IN ({known}), s.last_fetched_time, ?) - ? LIMIT ?)",
         (KNOWN_ROWS, now, retention_seconds, _PURGE_ROWS),
     ).rowcount
+    give_space_back(connection)
+    return deleted
+
+
+def give_space_back(connection: sqlite3.Connection) -> None:
+    """Give unused pages back to the file system, a bounded number of them."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     # One by one: the sqlite3 module takes only the first step of a statement without columns.
     for _ in range(min(free, _VACUUM_PAGES)):
         connection.execute("PRAGMA incremental_vacuum(1)")
-    return deleted
 
 
-def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the size of all pages in use."""
+def sizes(connection: sqlite3.Connection) -> Sizes:
+    """Return how much of the file is in use and how much is not."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return int((pages - free) * size)
+    return Sizes(used_bytes=(pages - free) * size, free_bytes=free * size)
 
 
 def waiting_events(connection: sqlite3.Connection) -> int:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-_SIDE_FILES = ("-journal", "-wal", "-shm")
+SIDE_FILES = ("-journal", "-wal", "-shm")
 # How many rows are looked for, for each page of a file that does not tell any more how many there are.
 _ROWS_PER_PAGE = 512
 # A file where this many look-ups fail has little left to save, and the agent is waited for.
@@ -68,18 +68,42 @@ class Salvage:
             self.problems.append(str(err))
 
 
+def copy_prefix(path: Path) -> str:
+    """Return how the names of folders with copies of a file begin; who is killed leaves such a folder behind."""
+    return f".salvage-{path.name}-"
+
+
 @contextmanager
-def opened_copy(path: Path) -> Iterator[Salvage]:
-    """Open a copy of a database together with the journal or WAL beside it, so that the original stays as it is.
+def copied(path: Path) -> Iterator[Path]:
+    """Copy a database together with the journal or WAL beside it, so that the original stays as it is.
 
     Raises OSError where the file cannot be copied.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".salvage-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=copy_prefix(path)) as folder:
         copy = Path(folder) / path.name
         shutil.copyfile(path, copy)
-        for suffix in _SIDE_FILES:
+        for suffix in SIDE_FILES:
             beside = path.with_name(path.name + suffix)
             if beside.exists():
                 shutil.copyfile(beside, copy.with_name(copy.name + suffix))
-        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
-            yield Salvage(connection)
+        yield copy
+
+
+@contextmanager
+def opened_copy(path: Path) -> Iterator[Salvage]:
+    """Open a copy of a database. Raises OSError where the file cannot be copied."""
+    with copied(path) as copy, closing(connect_to_damaged(copy)) as connection:
+        yield Salvage(connection)
+
+
+def connect_to_damaged(path: Path) -> sqlite3.Connection:
+    """Return a connection that also reads a file which is shorter than its header says, and text that is no text."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.text_factory = as_text
+    connection.execute("PRAGMA writable_schema = ON")
+    return connection
+
+
+def as_text(data: bytes) -> str:
+    """Return text as it is kept in a file that may be damaged."""
+    return data.decode("utf-8", "replace")

@@ -228,10 +228,16 @@ class _GroupWriter:
         if self._groups:
             self._end_group()
         number = self._connection.execute(
-            "INSERT INTO groups (setting, poll, first_event, agent_name, event_count, byte_count)"
+            "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, event_count, byte_count)"
             " VALUES (?, coalesce((SELECT poll FROM groups WHERE number = ?),"
-            " (SELECT coalesce(max(poll), 0) + 1 FROM groups WHERE parked_reason IS NULL)), ?, ?, 0, 0)",
-            (self._setting, self._groups[0] if self._groups else None, self.count, self._agent_name),
+            " (SELECT coalesce(max(poll), 0) + 1 FROM groups WHERE parked_reason IS NULL)), ?, ?, ?, 0, 0)",
+            (
+                self._setting,
+                self._groups[0] if self._groups else None,
+                self.count,
+                self._agent_name,
+                self._fetched_time,
+            ),
         ).lastrowid
         self._groups.append(number or 0)
         self._group_events = self._group_bytes = 0

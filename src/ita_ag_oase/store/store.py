@@ -1,48 +1,105 @@
 """The store as the rest of the agent sees it: coroutines that return once their transaction is on disk."""
 
+import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
-from ita_ag_oase.errors import Reason, StoreUnavailable
-from ita_ag_oase.model import Batch, Collection, Cursor, Saved, Settlement, TakeOver
-from ita_ag_oase.store import legacy, outbox, registry, saving
-from ita_ag_oase.store.database import Connect, Database
+from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.model import Batch, Collection, Cursor, Repair, Saved, Settlement, TakeOver
+from ita_ag_oase.store import legacy, outbox, registry, repair, saving
+from ita_ag_oase.store.database import Database, Work, no_space, translated
 from ita_ag_oase.store.outbox import BatchLimits
+from ita_ag_oase.store.registry import Sizes
+from ita_ag_oase.store.reserve import Reserve, free_bytes
 from ita_ag_oase.store.saving import SavingLimits
+from ita_ag_oase.store.schema import Opener
+
+T = TypeVar("T")
+
+# Once the volume was full, polling goes on when this much more is free.
+_MORE_ROOM_BYTES = 1_048_576
+# What of a transaction may not have reached the WAL yet (SQLite's cache), twice: there and in the file.
+_CACHED_BYTES = 4 * 1_048_576
 
 
 class Store:
     """Events on their way, remembered ids, cursors and the last known settings of one agent.
 
     Every coroutine raises StoreUnavailable where the disk is full, locked or fails, and StoreDamaged where the file is.
-    `connect` is called as sqlite3.connect would be.
+    In the latter case `damage` is set and `on_damage` called: only `mend`, at the next start, can help. `opener` is
+    what opens the file.
     """
 
     def __init__(
-        self, path: Path, limits: SavingLimits, *, storage_max_bytes: int, connect: Connect = sqlite3.connect
+        self,
+        path: Path,
+        limits: SavingLimits,
+        *,
+        storage_max_bytes: int,
+        on_damage: Callable[[], None] = lambda: None,
+        opener: Opener = sqlite3.connect,
     ) -> None:
-        self._database = Database(path, connect=connect)
+        self._path = path
+        self._database = Database(path, on_damage=self._note_damage, opener=opener)
+        self._loop: asyncio.AbstractEventLoop
+        self._on_damage = on_damage
+        self.damage: StoreDamaged | None = None
         self._limits = limits
         self._max_bytes = storage_max_bytes
-        self._used_bytes = 0
+        self._sizes = Sizes(used_bytes=0, free_bytes=0)
+        self._reserve = Reserve(path)
+        self._room_when_full: int | None = None
+
+    async def mend(self, *, agent_name: str, now: float) -> Repair | None:
+        """Set a damaged file aside and save what can be read into a new one; None where there is nothing to mend.
+
+        To be called before `open`. Groups that must be made anew get `agent_name`; `now` is in epoch seconds.
+        """
+
+        def work() -> Repair | None:
+            with translated(self._path):
+                return repair.mend(self._path, agent_name=agent_name, now=now)
+
+        return await self._in_need(lambda: asyncio.to_thread(work))
 
     async def open(self) -> None:
         """Open the file, making or migrating it where needed."""
-        await self._database.open()
-        self._used_bytes = await self._database.run(registry.used_bytes)
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._database.open()
+        except StoreUnavailable as err:
+            if err.reason is not Reason.STORE_FULL or not self._reserve.release():
+                raise
+            self._database = Database(self._path, on_damage=self._note_damage)
+            await self._database.open()
+        self._sizes = await self._database.run(registry.sizes)
+        with translated(self._path):
+            self._reserve.hold()
+
+    def _note_damage(self, err: StoreDamaged) -> None:
+        self.damage = err
+        self._loop.call_soon_threadsafe(self._on_damage)
 
     def close(self) -> None:
         """Close the file after what waits to be written."""
         self._database.close()
 
     def require_room(self) -> None:
-        """Raise StoreUnavailable while the store holds as much as it may."""
-        if self._used_bytes >= self._max_bytes:
+        """Raise StoreUnavailable while the store holds as much as it may, or its volume has no space for more."""
+        if self._sizes.used_bytes >= self._max_bytes:
             raise StoreUnavailable(
-                f"the store holds {self._used_bytes} bytes of at most {self._max_bytes}: polling pauses until events "
-                "are delivered; raise STORAGE_MAX_BYTES where the volume has room",
+                f"the store holds {self._sizes.used_bytes} bytes of at most {self._max_bytes}: polling pauses until "
+                "events are delivered; raise STORAGE_MAX_BYTES where the volume has room",
                 reason=Reason.STORE_FULL,
             )
+        with translated(self._path):
+            room = free_bytes(self._path) + self._sizes.free_bytes
+            has_no_more = self._room_when_full is not None and room < self._room_when_full + _MORE_ROOM_BYTES
+            if has_no_more or not self._reserve.hold():
+                raise no_space(self._path)
+        self._room_when_full = None
 
     async def take_over(self, path: Path, *, agent_name: str, now: int) -> TakeOver | None:
         """Read the stock agent's database into a store that is new; None where there is none, or this is not new."""
@@ -52,7 +109,7 @@ class Store:
 
     async def register(self, setting_id: str, name: str, now: int) -> None:
         """See that a setting is known; a new one starts with `now` (epoch seconds) as its last fetched time."""
-        await self._database.run(lambda connection: registry.register(connection, setting_id, name, now))
+        await self._run(lambda connection: registry.register(connection, setting_id, name, now))
 
     async def cursor(self, setting_id: str) -> Cursor:
         """Return how far a registered setting has been collected."""
@@ -63,54 +120,99 @@ class Store:
 
         `collection.events` is consumed in the store's thread; what it raises is raised here, and nothing is saved.
         """
-        saved, self._used_bytes = await self._database.run(
-            lambda connection: (saving.save(connection, collection, self._limits), registry.used_bytes(connection))
-        )
+        try:
+            saved, self._sizes = await self._database.run(lambda connection: self._save(connection, collection))
+        except StoreUnavailable as err:
+            if err.reason is Reason.STORE_FULL and self._room_when_full is None:
+                with translated(self._path):
+                    self._room_when_full = free_bytes(self._path) + self._sizes.free_bytes
+            raise
         return saved
+
+    def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes]:
+        if not self._reserve.is_held:
+            # Delivery has come to need it since the poll began: what is free now is not for new events.
+            raise no_space(self._path)
+        saved, sizes = saving.save(connection, collection, self._limits), registry.sizes(connection)
+        # The WAL can be emptied, and used again, only where the file can grow by what is in it.
+        growth = sizes.used_bytes + sizes.free_bytes - self._path.stat().st_size
+        if growth + _CACHED_BYTES > free_bytes(self._path):
+            raise no_space(self._path)
+        return saved, sizes
 
     async def next_batch(self, limits: BatchLimits, now: int) -> Batch | None:
         """Return the groups of the next request, marked as offered; None if nothing waits."""
-        return await self._database.run(lambda connection: outbox.next_batch(connection, limits, now))
+        # Here as well, since a command may have dropped what filled the store while polling pauses.
+        batch, self._sizes = await self._run(
+            lambda connection: (outbox.next_batch(connection, limits, now), registry.sizes(connection))
+        )
+        return batch
 
     async def withdraw(self, batch: Batch) -> None:
         """Note that a request surely left no trace at the receiver; the same request comes next."""
-        await self._database.run(lambda connection: outbox.withdraw(connection, batch))
+        await self._run(lambda connection: outbox.withdraw(connection, batch))
 
     async def dissolve(self, batch: Batch) -> None:
         """Note that a request left no trace and shall be put together anew."""
-        await self._database.run(lambda connection: outbox.dissolve(connection, batch))
+        await self._run(lambda connection: outbox.dissolve(connection, batch))
 
-    async def cut(self, batch: Batch) -> None:
-        """Dissolve a request of one group and cut that group, of two events at least, in halves."""
+    async def cut(self, batch: Batch, now: int) -> bool:
+        """Dissolve a request of one group and cut that group, of two events at least, in halves.
 
-        def work(connection: sqlite3.Connection) -> None:
+        False where its events can no longer be read; then the group is parked.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            number = batch.groups[0].number
             outbox.dissolve(connection, batch)
-            outbox.cut(connection, batch.groups[0].number)
+            is_cut = outbox.cut(connection, number)
+            if not is_cut:
+                outbox.park_damaged(connection, number, now)
+            return is_cut
 
-        await self._database.run(work)
+        return await self._run(work)
 
     async def settle(self, batch: Batch, settlement: Settlement, now: int) -> None:
         """Carry out what Exastro's answer meant for each group of a request."""
 
-        def work(connection: sqlite3.Connection) -> int:
+        def work(connection: sqlite3.Connection) -> Sizes:
             outbox.settle(connection, batch, settlement, now)
-            return registry.used_bytes(connection)
+            return registry.sizes(connection)
 
-        self._used_bytes = await self._database.run(work)
+        self._sizes = await self._run(work)
+        if not self._reserve.is_held:
+            # Polling waits for the space.
+            await self._run(registry.give_space_back)
 
     async def fact(self, name: str) -> bytes | None:
         """Return the bytes kept under a name, or None."""
-        return await self._database.run(lambda connection: registry.fact(connection, name))
+        return await self._run(lambda connection: registry.fact(connection, name))
 
     async def keep_fact(self, name: str, value: bytes) -> None:
         """Keep bytes under a name, in place of those from before."""
-        await self._database.run(lambda connection: registry.keep_fact(connection, name, value))
+        await self._run(lambda connection: registry.keep_fact(connection, name, value))
+
+    async def shift(self, seconds: int) -> None:
+        """Move the cursors and what else was noted by a clock that was moved."""
+        await self._run(lambda connection: registry.shift(connection, seconds))
 
     async def purge(self, now: int) -> int:
         """Forget what no response has held for long; return how many ids. Repeat until it returns 0."""
         retention = self._limits.id_retention_seconds
-        return await self._database.run(lambda connection: registry.purge(connection, retention, now))
+        return await self._run(lambda connection: registry.purge(connection, retention, now))
 
     async def waiting_events(self) -> int:
         """Return how many events wait for delivery."""
-        return await self._database.run(registry.waiting_events)
+        return await self._run(registry.waiting_events)
+
+    async def _run(self, work: Work[T]) -> T:
+        return await self._in_need(lambda: self._database.run(work))
+
+    async def _in_need(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call once more with the reserve given free, where no space is left."""
+        try:
+            return await call()
+        except StoreUnavailable as err:
+            if err.reason is not Reason.STORE_FULL or not self._reserve.release():
+                raise
+        return await call()

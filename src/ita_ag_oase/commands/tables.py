@@ -1,0 +1,43 @@
+"""Plain text for people: aligned tables and rough ages."""
+
+import unicodedata
+from collections.abc import Sequence
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
+    """Return aligned lines without one at the end: numbers to the right, text to the left."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(headings, *cells, strict=True)]
+    right = [bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(headings))]
+    lines = [
+        "  ".join(
+            _padded(cell, width, to_right=to_right) for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        for line in (headings, *cells)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def age(seconds: int) -> str:
+    """Return a duration in its greatest whole unit, such as `3 min`."""
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{seconds // unit} {name}"
+    return f"{max(seconds, 0)} s"
+
+
+def printable(text: str) -> str:
+    """Return text that stays on its line and does nothing to a terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _padded(text: str, width: int, *, to_right: bool) -> str:
+    padding = " " * (width - _width(text))
+    return padding + text if to_right else text + padding

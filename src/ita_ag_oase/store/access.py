@@ -1,0 +1,70 @@
+"""A second way into a store, for commands: it works while the daemon does, and when no daemon runs."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from ita_ag_oase.model import GroupChoice, OutboxGroup, OutboxSummary, Tally, Verification
+from ita_ag_oase.store import ledger, triage
+from ita_ag_oase.store.database import translated
+from ita_ag_oase.store.schema import connect_to_existing, transaction
+
+
+class StoreAccess:
+    """An existing store, open while it is entered.
+
+    Entering and every method raise StoreUnavailable where the file is missing, locked for long or fails, and
+    StoreDamaged where it is damaged or a newer version's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        with translated(self._path):
+            self._connection = connect_to_existing(self._path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def verify(self) -> Verification:
+        """Return what is wrong with the store, and the ledgers as far as they can be read."""
+        with self._snapshot() as connection:
+            return ledger.verify(connection, self._path)
+
+    def summary(self) -> list[OutboxSummary]:
+        """Return how much of the outbox is in which state and why, by setting."""
+        with self._snapshot() as connection:
+            return triage.summary(connection)
+
+    def groups(self, choice: GroupChoice) -> list[OutboxGroup]:
+        """Return the groups that are meant, the oldest key first, those without one last."""
+        with self._snapshot() as connection:
+            return list(triage.chosen(connection, choice))
+
+    def pieces(self, choice: GroupChoice) -> Iterator[tuple[OutboxGroup, bytes]]:
+        """Return the pieces of the groups that are meant one by one, all as they are at the first."""
+        with self._snapshot() as connection:
+            yield from triage.pieces(connection, choice)
+
+    def retry(self, choice: GroupChoice, now: int) -> Tally:
+        """Have parked groups offered again; return how many. The daemon finds them within EXECUTE_INTERVAL."""
+        with translated(self._path), transaction(self._connection):
+            return triage.retry(self._connection, choice, now)
+
+    def drop(self, choice: GroupChoice, *, among: frozenset[int] | None = None) -> Tally:
+        """Take groups out for good, but none in flight, and where `among` is given only these numbers."""
+        with translated(self._path), transaction(self._connection):
+            return triage.drop(self._connection, choice, among)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        with translated(self._path):
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._connection.execute("ROLLBACK")

@@ -1,0 +1,172 @@
+"""The tables of the store: made and migrated by numbered scripts, told apart by `user_version`."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ita_ag_oase import __version__
+from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
+
+Opener = Callable[..., sqlite3.Connection]
+
+# Under this name stands the number of the schema and the version of the agent that made it.
+MAKER = "schema"
+_LOCK_TIMEOUT_SECONDS = 10
+
+
+class Maker(msgspec.Struct):
+    """Which schema a store has, and which version of the agent gave it that."""
+
+    schema: int
+    agent: str
+
+
+def connect(path: Path, *, journal_mode: str = "WAL", opener: Opener = sqlite3.connect) -> sqlite3.Connection:
+    """Return a connection to a store whose tables are up to date; the file is made where there is none.
+
+    `opener` is called as sqlite3.connect would be. Raises sqlite3.Error, OSError, and StoreDamaged for one that a newer
+    version wrote.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = opener(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    try:
+        # Works only before the first table exists; later it is harmless.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_size_limit = 16777216")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_existing(path: Path) -> sqlite3.Connection:
+    """Return another connection to a store, which its agent may be using.
+
+    Raises sqlite3.Error, OSError, StoreUnavailable where there is none or an older version wrote it, and StoreDamaged
+    for one that a newer version wrote.
+    """
+    if not path.is_file():
+        raise StoreUnavailable(
+            f"no store at {path}: look for the file in STORAGEPATH, and name it with --store",
+            reason=Reason.STORE_FAILED,
+        )
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    try:
+        _require_newest(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    # A damaged file can hold text that is no UTF-8, and shall be shown all the same.
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is done inside, or roll it back where an exception passes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return the number in the file's header; 0 for a file without tables."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def maker(connection: sqlite3.Connection) -> Maker | None:
+    """Return who made the tables; None in a store of an early version, or where it cannot be told."""
+    try:
+        row = connection.execute("SELECT value FROM facts WHERE name = ?", (MAKER,)).fetchone()
+        return msgspec.json.decode(row[0], type=Maker) if row else None
+    except (sqlite3.OperationalError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def columns(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the columns of each table, as SQLite describes them; the name comes second."""
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    return {name: connection.execute(f'PRAGMA table_info("{name}")').fetchall() for (name,) in tables}
+
+
+def intended_columns(number: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what `columns` does for a sound store of a schema."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for script in _scripts()[:number]:
+            connection.executescript(script.read_text(encoding="utf-8"))
+        return columns(connection)
+
+
+def newest() -> int:
+    """Return the number of the schema that this version of the agent makes."""
+    return len(_scripts())
+
+
+def _scripts() -> list[Traversable]:
+    folder = resources.files("ita_ag_oase.store") / "migrations"
+    return sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    scripts = _scripts()
+    present = version(connection)
+    if present > len(scripts):
+        raise _too_new(connection, path, present)
+    for number, script in enumerate(scripts[present:], present + 1):
+        with transaction(connection):
+            for statement in _statements(script.read_text(encoding="utf-8")):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)",
+                (MAKER, msgspec.json.encode(Maker(schema=number, agent=__version__))),
+            )
+            connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _require_newest(connection: sqlite3.Connection, path: Path) -> None:
+    present = version(connection)
+    if present > newest():
+        raise _too_new(connection, path, present)
+    if present < newest():
+        raise StoreUnavailable(
+            f"{path} was written by an older version of the agent (schema {present}, this one knows {newest()}): "
+            "start this version's agent once, which renews it",
+            reason=Reason.STORE_FAILED,
+        )
+
+
+def _too_new(connection: sqlite3.Connection, path: Path, present: int) -> StoreDamaged:
+    made_by = maker(connection)
+    needed = (
+        f"version {made_by.agent} or later" if made_by and made_by.schema == present else "the version that wrote it"
+    )
+    return StoreDamaged(
+        f"{path} was written by a newer version of the agent (schema {present}, this one, {__version__}, knows"
+        f" {newest()}): run {needed}, or move the file away",
+        reason=Reason.STORE_DAMAGED,
+    )
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

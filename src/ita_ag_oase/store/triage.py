@@ -1,0 +1,122 @@
+"""What a person does with the outbox: look at it, offer parked groups again, drop groups for good.
+
+The daemon may be delivering at the same time; what is in flight is looked at only. A group that is offered again goes
+to the end of the queue and gets a new key when its turn comes, so that no key moves that was ever offered. One that an
+earlier offer may have saved under its key keeps that key, and goes first, while "already saved" is still conclusive:
+nothing of the setting can have been saved under a later key, nothing waits under an earlier one, and Exastro has not
+forgotten this one.
+"""
+
+import itertools
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from ita_ag_oase.model import GroupChoice, GroupKey, GroupState, OutboxGroup, OutboxSummary, Tally
+from ita_ag_oase.store import outbox
+from ita_ag_oase.store.outbox import DAMAGED, MAYBE, NOT_SAVED
+from ita_ag_oase.store.pieces import PIECE_COLUMNS
+
+# So long Exastro remembers a key.
+_REMEMBERED_SECONDS = 259_200
+
+_STATE = (
+    f"CASE WHEN g.parked_reason IS NOT NULL THEN '{GroupState.PARKED}' WHEN g.in_request = 1"
+    f" THEN '{GroupState.IN_FLIGHT}' ELSE '{GroupState.WAITING}' END"
+)
+_SINCE = "coalesce(g.parked_time, g.fetched_time)"
+_FROM = " FROM groups g JOIN settings s ON s.number = g.setting"
+
+
+def summary(connection: sqlite3.Connection) -> list[OutboxSummary]:
+    """Return how much of the outbox is in which state and why, by setting."""
+    rows = connection.execute(
+        f"SELECT s.name, {_STATE} AS state, g.parked_reason, count(*), sum(g.event_count), sum(g.byte_count),"
+        f" min({_SINCE}){_FROM} GROUP BY s.name, state, g.parked_reason ORDER BY s.name, state, g.parked_reason"
+    )
+    return [OutboxSummary(name, GroupState(state), *rest) for name, state, *rest in rows]
+
+
+def chosen(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[OutboxGroup]:
+    """Return the groups that are meant, the oldest key first, those without one last."""
+    rows = connection.execute(
+        f"SELECT g.number, s.name, g.key, g.agent_name, {_STATE}, g.parked_reason, g.parked_time, {_SINCE},"
+        f" g.event_count, g.byte_count{_FROM} WHERE coalesce(s.name = ?, 1) AND coalesce(instr(g.parked_reason, ?), ?)"
+        " ORDER BY g.key IS NULL, g.key, g.poll, g.first_event",
+        (choice.setting_name, choice.reason, choice.reason is None),
+    )
+    for number, name, fetched_time, agent_name, state, *rest in rows:
+        group = OutboxGroup(number, GroupKey(name, fetched_time), agent_name, GroupState(state), *rest)
+        if group.state in choice.states and (not choice.keys or group.key in choice.keys):
+            yield group
+
+
+def pieces(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[tuple[OutboxGroup, bytes]]:
+    """Return the pieces of the groups that are meant, each with its group; an empty one for a group that has none."""
+    query = f"SELECT {PIECE_COLUMNS} FROM pieces WHERE group_number = ? ORDER BY id"  # noqa: S608 - our own names
+    for group in chosen(connection, choice):
+        rows = connection.execute(query, (group.number,))
+        for _, events, _ in itertools.chain([rows.fetchone() or (0, b"", None)], rows):
+            yield group, events
+
+
+def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tally:
+    """Have parked groups offered again, whatever else `choice.states` names; return how many."""
+    groups = [group for group in chosen(connection, choice) if group.state is GroupState.PARKED]
+    for group in groups:
+        if group.reason == DAMAGED:
+            # Whoever retries it wants it sent as it is.
+            connection.execute("UPDATE pieces SET checksum = NULL WHERE group_number = ?", (group.number,))
+        if _is_conclusive(connection, group.number, now):
+            _put_first(connection, group.number)
+        else:
+            _put_last(connection, group.number)
+    return _tally(groups)
+
+
+def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[int] | None) -> Tally:
+    """Take groups out for good, but none in flight, and where `among` is given only these numbers; return how many."""
+    groups = [
+        group
+        for group in chosen(connection, choice)
+        if group.state is not GroupState.IN_FLIGHT and (among is None or group.number in among)
+    ]
+    outbox.drop(connection, [group.number for group in groups])
+    return _tally(groups)
+
+
+def _is_conclusive(connection: sqlite3.Connection, number: int, now: int) -> bool:
+    """Whether Exastro's word that it has a parked group's key can only mean that it has these very events."""
+    row = connection.execute(
+        f"SELECT 1{_FROM} WHERE g.number = ? AND g.maybe_saved = {MAYBE} AND g.key = s.settled_key AND g.key > ?"  # noqa: S608
+        " AND NOT EXISTS (SELECT 1 FROM groups o WHERE o.setting = g.setting AND o.number != g.number"
+        " AND iif(o.parked_reason IS NULL,"
+        f" o.in_request = 1 OR o.maybe_saved != {NOT_SAVED} OR o.key < g.key,"
+        f" o.maybe_saved != {NOT_SAVED} AND coalesce(o.key, o.cut_key) > g.key))",
+        (number, now - _REMEMBERED_SECONDS),
+    ).fetchone()
+    return row is not None
+
+
+def _put_first(connection: sqlite3.Connection, number: int) -> None:
+    (first,) = connection.execute("SELECT coalesce(min(poll), 1) FROM groups WHERE parked_reason IS NULL").fetchone()
+    if first == 0:
+        # A number below zero would pass for damage.
+        connection.execute("UPDATE groups SET poll = poll + 1 WHERE parked_reason IS NULL")
+    connection.execute(
+        "UPDATE groups SET parked_reason = NULL, parked_time = NULL, cut_key = NULL, poll = ? WHERE number = ?",
+        (max(first - 1, 0), number),
+    )
+
+
+def _put_last(connection: sqlite3.Connection, number: int) -> None:
+    outbox.retire_key(connection, number)
+    connection.execute(
+        "UPDATE groups SET parked_reason = NULL, parked_time = NULL, key = NULL, cut_key = NULL, maybe_saved = ?,"
+        " poll = (SELECT coalesce(max(poll), 0) + 1 FROM groups WHERE parked_reason IS NULL) WHERE number = ?",
+        (NOT_SAVED, number),
+    )
+
+
+def _tally(groups: Iterable[OutboxGroup]) -> Tally:
+    counts = [group.event_count for group in groups]
+    return Tally(groups=len(counts), events=sum(counts))

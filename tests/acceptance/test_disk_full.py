@@ -1,0 +1,78 @@
+"""A volume without space: polling pauses, delivery goes on, and with the space polling comes back, without hands."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ita_ag_oase.demo.exastro import DemoExastro
+from support import Deploy, ListSource, arrived, do_without, wait_for_all
+
+VOLUME_BYTES = 24 * 1_048_576
+NAMES = [f"source-{number}" for number in range(6)]
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A small volume of its own, or a reason why there is none."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
+    if mounted is None or mounted.returncode:
+        do_without(f"no small volume could be mounted: {mounted.stderr if mounted else 'there is no mount'}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_volume_pauses_polling_until_delivery_has_made_room(deploy: Deploy, volume: Path) -> None:
+    sources = [ListSource(name, 2_000, text_bytes=1_000) for name in NAMES]
+    with ExitStack() as stack:
+        for source in sources:
+            stack.enter_context(source)
+        exastro = stack.enter_context(DemoExastro([source.row for source in sources]))
+        exastro.before_saving = lambda _: "503"
+        deployment = deploy(exastro, *NAMES, STORAGEPATH=str(volume))
+        agent = deployment.start()
+        agent.wait_for_line("collection_failed", reason="store_full", code="AGT-10027")
+        agent.wait_for_line("delivery_failed")
+        exastro.before_saving = lambda _: None
+        wait_for_all(agent, exastro, *sources)
+        for source in sources:
+            source.add(10)
+        wait_for_all(agent, exastro, *sources)
+        assert agent.terminate() == 0
+        assert [arrived(exastro, source.name) for source in sources] == [source.ids for source in sources]
+
+
+def test_an_agent_starts_and_delivers_on_a_volume_that_is_full_to_the_last_byte(deploy: Deploy, volume: Path) -> None:
+    with ListSource("alarms", 2_000, text_bytes=1_000) as source, DemoExastro([source.row]) as exastro:
+        exastro.before_saving = lambda _: "503"
+        deployment = deploy(exastro, source.name, STORAGEPATH=str(volume))
+        first = deployment.start()
+        first.wait_for_line("collection_finished")
+        first.kill()
+        _fill(volume / "of somebody else")
+        exastro.before_saving = lambda _: None
+        second = deployment.start()
+        wait_for_all(second, exastro, source)
+        source.add(10)
+        (volume / "of somebody else").unlink()
+        wait_for_all(second, exastro, source)
+        assert second.terminate() == 0
+        assert arrived(exastro, source.name) == source.ids
+
+
+def _fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as out:
+        for size in (65_536, 1):
+            try:
+                while out.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+    assert os.statvfs(file.parent).f_bavail == 0
