@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mail
+
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
 
@@ -163,6 +165,7 @@ def main() -> None:
     static = measure(lambda poll: known, options.polls, agent)
     print(f"{f'{STATIC_EVENTS} known events: CPU per poll, ms':<44}{static.median_seconds * 1e3:>12.1f}")
     print(f"{f'{STATIC_EVENTS} known events: peak memory, MiB':<44}{static.peak_mib:>12.1f}")
+    mail.show(cpu_seconds)
     print(f"took {time.monotonic() - started:.0f} s")
 
 

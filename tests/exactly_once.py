@@ -166,11 +166,13 @@ class Bench:
         self.agent_name = agent_name or self.agent_name
         await self.open()
 
-    async def poll(self, name: str, events: Iterable[Event], *, moves_cursor: bool = True) -> Saved:
+    async def poll(
+        self, name: str, events: Iterable[Event], *, moves_cursor: bool = True, position: str | None = None
+    ) -> Saved:
         """Save events as a poll of a setting at `now` would."""
         setting_id = self.rows[name]["EVENT_COLLECTION_SETTINGS_ID"]
         labels = Labels(setting_id, name, int(self.now), int(self.now) + 60)
-        return await self.store.save(Collection(setting_id, self.agent_name, labels, events, moves_cursor))
+        return await self.store.save(Collection(setting_id, self.agent_name, labels, events, moves_cursor, position))
 
     async def introduce(self) -> None:
         """Let Exastro's progress for every setting be known, and forget what that took."""

@@ -3,6 +3,8 @@
 Nothing here asserts; what cannot happen raises AssertionError with the agent's last words.
 """
 
+import datetime as dt
+import ipaddress
 import itertools
 import json
 import os
@@ -19,6 +21,9 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
@@ -497,3 +502,23 @@ def wait_for_all(agent: AgentProcess, exastro: DemoExastro, *sources: ListSource
 def wait_for_polls(agent: AgentProcess, source: ScriptedSource, count: int) -> None:
     """Return once a source was asked so many times."""
     agent.wait_until(lambda: len(source.polls) >= count, f"poll {count} of {source.name}")
+
+
+def self_signed(folder: Path) -> Path:
+    """Return the file of a certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    moment = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(moment - dt.timedelta(days=1))
+        .not_valid_after(moment + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(certificate.public_bytes(pem) + private)
+    return path

@@ -9,7 +9,7 @@ from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.events import extract
 from ita_ag_oase.events.extract import Extraction, Extractor
-from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Saved
+from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Portion, Saved
 from ita_ag_oase.sources.source import Source
 from ita_ag_oase.store.store import Store
 
@@ -43,37 +43,60 @@ class Collector:
     async def collect(self) -> Saved:
         """Poll once and return how many events were new.
 
-        New events, the ids of all, and the advanced cursor are saved together. Raises the errors of sources and store;
-        then nothing is saved and the next poll asks from the same time.
+        New events, the ids of all, and the advanced cursor are saved together; where the source hands over portions,
+        each is saved before the next is asked for. Raises the errors of sources and store; then the last answer is not
+        saved and the next poll asks from the same time and position.
         """
-        self._store.require_room()
         now, moves = self._clock.now(), self._clock.moves
+        saved, has_more = await self._collect_portion(now, moves)
+        while has_more:
+            further, has_more = await self._collect_portion(now, moves)
+            saved += further
+        return saved
+
+    async def close(self) -> None:
+        """End what the source holds open."""
+        await self._source.close()
+
+    async def _collect_portion(self, now: float, moves: int) -> tuple[Saved, bool]:
+        """Save one answer; return what was new in it, and whether the source has more at once."""
+        self._store.require_room()
         cursor = await self._store.cursor(self._setting.id)
         _log.debug("collection_started", code="AGT-10011", setting=self._setting.name)
-        payload = await self._source.fetch(cursor, now)
+        answer = await self._source.fetch(cursor, now)
         if self._clock.moves != moves:
             raise StoreUnavailable("the clock was set during the poll: it comes again", reason=Reason.CLOCK)
         unusable: Counter[str] = Counter()
-        saved = await self._store.save(self._read(payload, now, unusable))
+        saved = await self._store.save(self._read(answer, now, unusable))
         self._tell(saved)
         self._tell_unusable(unusable)
-        return saved
+        return saved, isinstance(answer, Portion) and answer.has_more
 
-    def _read(self, payload: Payload, now: float, unusable: Counter[str]) -> Collection:
+    def _read(self, answer: Payload | Portion, now: float, unusable: Counter[str]) -> Collection:
+        if isinstance(answer, Portion):
+            return self._collection(now, answer.events, moves_cursor=not answer.has_more, position=answer.position)
+        extraction: Extraction = self._extractor.extract(answer, now_microseconds=int(now * 1_000_000))
+        return self._collection(now, _counted(extraction.events, unusable), moves_cursor=extraction.has_key)
+
+    def _collection(
+        self, now: float, events: Iterable[Event], *, moves_cursor: bool, position: str | None = None
+    ) -> Collection:
         fetched_time = int(now)
-        extraction: Extraction = self._extractor.extract(payload, now_microseconds=int(now * 1_000_000))
         labels = Labels(
             setting_id=self._setting.id,
             setting_name=self._setting.name,
             fetched_time=fetched_time,
             end_time=fetched_time + self._setting.ttl_seconds,
+            # Mails have none (protocol section 2.7), and only they come in portions.
+            has_event_id=position is None,
         )
         return Collection(
             setting_id=self._setting.id,
             agent_name=self._agent_name,
             labels=labels,
-            events=_counted(extraction.events, unusable),
-            moves_cursor=extraction.has_key,
+            events=events,
+            moves_cursor=moves_cursor,
+            position=position,
         )
 
     def _tell(self, saved: Saved) -> None:

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     TEMPLATE = "template"
     PARAMETER = "parameter"
     EXPRESSION = "expression"
+    MAILBOX = "mailbox"
+    NOT_IMAP = "not_imap"
     SETTING = "setting"
     CLOCK = "clock"
     STORE_LOCKED = "store_locked"
@@ -87,7 +89,7 @@ class SettingInvalid(Permanent):
 
 
 class SourceRejected(Permanent):
-    """A source refused the request for what it is: 4xx, login refused, a redirect to another host."""
+    """A source refused the request for what it is: 4xx, login refused, no such mailbox, a redirect to another host."""
 
 
 class SourceUnreadable(Permanent):

@@ -1,6 +1,6 @@
 """The values that pass between the packages. All are frozen; nothing here does input or output."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -78,10 +78,12 @@ class Cursor:
     """How far a setting has been collected.
 
     `last_event` is the JSON of the last usable event as it was sent, labels included; None if there was none.
+    `position` is what the source's last portion said, None before the first.
     """
 
     last_fetched_time: int
     last_event: bytes | None
+    position: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +109,34 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Portion:
+    """A bounded part of what a source has that knows its events itself, in its order.
+
+    `position` is where the next portion starts, in the source's own words. `has_more` tells that it can be had now.
+    """
+
+    events: Sequence[Event]
+    position: str
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
-    """What every event of one poll has in common."""
+    """What every event of one poll has in common; `has_event_id` tells whether each also gets its id as a label."""
 
     setting_id: str
     setting_name: str
     fetched_time: int
     end_time: int
+    has_event_id: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What one poll found, ready to be saved in one transaction.
 
-    `moves_cursor` is False where the answer was not the expected one, so that the next poll asks for the same time.
+    `moves_cursor` is False where the answer was not the expected one, so that the next poll asks for the same time, and
+    for a portion that is not the last. `position` replaces the cursor's, unless it is None.
     """
 
     setting_id: str
@@ -128,6 +144,7 @@ class Collection:
     labels: Labels
     events: Iterable[Event]
     moves_cursor: bool
+    position: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,10 @@ class Saved:
     new: int
     known: int
     repeated: int
+
+    def __add__(self, other: "Saved") -> "Saved":
+        """Return the sums."""
+        return Saved(self.new + other.new, self.known + other.known, self.repeated + other.repeated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,12 +176,8 @@ def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:
         return Reason.PARAMETER, "the request holds what HTTP does not allow: check its headers and credentials"
     causes = _causes(err)
     for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Reason.TLS, (
-                f"its certificate is not trusted ({cause.verify_message}): name its authority as a CA file"
-            )
         if isinstance(cause, ssl.SSLError):
-            return Reason.TLS, f"no TLS connection ({cause.reason or cause}): check the scheme and the port"
+            return Reason.TLS, explain_tls(cause, check="the scheme and the port")
     if isinstance(err, httpx.ProxyError):
         return Reason.UNREACHABLE, f"the proxy refused ({str(err)[:_WORDS]}): check the proxy"
     if isinstance(err, httpx.ConnectError):
@@ -190,6 +186,13 @@ def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:
         Reason.UNREACHABLE,
         f"the connection broke ({str(err)[:_WORDS] or err.__class__.__name__}): check the host and the network",
     )
+
+
+def explain_tls(err: ssl.SSLError, *, check: str) -> str:
+    """Return why there is no TLS connection, in words that say what to do."""
+    if isinstance(err, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({err.verify_message}): name its authority as a CA file"
+    return f"no TLS connection ({err.reason or err}): check {check}"
 
 
 def _causes(err: BaseException) -> list[BaseException]:

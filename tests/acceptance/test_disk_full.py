@@ -1,32 +1,13 @@
 """A volume without space: polling pauses, delivery goes on, and with the space polling comes back, without hands."""
 
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from ita_ag_oase.demo.exastro import DemoExastro
-from support import Deploy, ListSource, arrived, do_without, wait_for_all
+from support import Deploy, ListSource, arrived, wait_for_all
 
-VOLUME_BYTES = 24 * 1_048_576
 NAMES = [f"source-{number}" for number in range(6)]
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Iterator[Path]:
-    """A small volume of its own, or a reason why there is none."""
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
-    if mounted is None or mounted.returncode:
-        do_without(f"no small volume could be mounted: {mounted.stderr if mounted else 'there is no mount'}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_volume_pauses_polling_until_delivery_has_made_room(deploy: Deploy, volume: Path) -> None:

@@ -23,7 +23,17 @@ from ita_ag_oase.errors import (
     SourceUnreadable,
     StoreUnavailable,
 )
-from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Cursor, Payload, RequestMethod, Saved, Settlement
+from ita_ag_oase.model import (
+    CollectionSetting,
+    ConnectionMethod,
+    Cursor,
+    Event,
+    Payload,
+    Portion,
+    RequestMethod,
+    Saved,
+    Settlement,
+)
 from ita_ag_oase.sources.http import HttpClients, HttpSource
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
@@ -45,21 +55,27 @@ class Clock:
 
 
 class Script:
-    """A source that says what it is told: a value as JSON, bytes as they stand, or an error."""
+    """A source that says what it is told: a value as JSON, bytes as they stand, a portion, or an error."""
 
     def __init__(self, clock: Clock) -> None:
         self.answers: list[Any] = []
         self.asked: list[tuple[Cursor, float]] = []
         self.takes_seconds = 0.0
+        self.is_closed = False
         self._clock = clock
 
-    async def fetch(self, cursor: Cursor, now: float) -> Payload:
+    async def fetch(self, cursor: Cursor, now: float) -> Payload | Portion:
         self.asked.append((cursor, now))
         self._clock.now += self.takes_seconds
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, Portion):
+            return answer
         return Payload(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    async def close(self) -> None:
+        self.is_closed = True
 
 
 class Desk:
@@ -111,7 +127,7 @@ async def test_a_poll_during_which_the_clock_was_set_is_not_saved(desk: Desk) ->
     asked = desk.source.asked
 
     class Setting(Script):
-        async def fetch(self, cursor: Cursor, now: float) -> Payload:
+        async def fetch(self, cursor: Cursor, now: float) -> Payload | Portion:
             desk.steady.move(60.0)
             return await super().fetch(cursor, now)
 
@@ -271,6 +287,43 @@ async def test_cursor_is_read_from_the_store_at_each_poll(desk: Desk) -> None:
     assert (cursor.last_fetched_time - START, json.loads(cursor.last_event or b"")) == (20, _event(20, "2", id=2))
 
 
+def _portion(*names: str, position: str, has_more: bool = False) -> Portion:
+    events = [Event(name, False, json.dumps({"name": name}).encode(), None) for name in names]
+    return Portion(events, position, has_more)
+
+
+def _mail(fetched: int, name: str) -> dict[str, Any]:
+    labelled = _event(fetched, "", name=name)
+    del labelled["_exastro_oase_event_id"]
+    return labelled
+
+
+async def test_portions_are_saved_one_by_one_until_there_is_no_more(desk: Desk) -> None:
+    collector = await desk.begin()
+    desk.source.answers = [_portion("a", "b", position="1", has_more=True), _portion("b", "c", position="2")]
+    desk.clock.now += 10
+    assert await collector.collect() == Saved(new=3, known=1, repeated=0)
+    assert [(cursor.position, now - START) for cursor, now in desk.source.asked] == [(None, 10), ("1", 10)]
+    assert await desk.delivered() == [(10, [_mail(10, "a"), _mail(10, "b")]), (13, [_mail(10, "c")])]
+    cursor = await desk.store.cursor("id-1")
+    assert (cursor.last_fetched_time - START, cursor.position) == (10, "2")
+
+
+async def test_portions_before_one_that_fails_are_kept_and_the_time_stays(desk: Desk) -> None:
+    collector = await desk.begin()
+    desk.source.answers = [_portion("a", position="1", has_more=True)]
+    assert await desk.poll(collector, SourceUnavailable("x", reason=Reason.TIMEOUT)) is SourceUnavailable
+    cursor = await desk.store.cursor("id-1")
+    assert (cursor.last_fetched_time - START, cursor.position) == (0, "1")
+    assert await desk.poll(collector, _portion("a", "b", position="2")) == Saved(new=1, known=1, repeated=0)
+
+
+async def test_source_is_closed_with_its_collector(desk: Desk) -> None:
+    collector = await desk.begin()
+    await collector.close()
+    assert desk.source.is_closed
+
+
 async def test_same_unusable_answer_is_not_delivered_again(desk: Desk) -> None:
     collector = await desk.begin()
     first, second = {"error": "no right"}, {"error": "too busy"}
@@ -333,6 +386,8 @@ async def test_poll_that_is_cancelled_leaves_everything_as_it_was(desk: Desk) ->
             is_asked.set()
             await asyncio.Event().wait()
             raise AssertionError
+
+        async def close(self) -> None: ...
 
     await desk.begin()
     task = asyncio.create_task(Collector(_setting(), Hanging(), desk.store, desk.steady, agent_name="agent").collect())

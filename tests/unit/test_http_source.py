@@ -1,9 +1,7 @@
 """HTTP sources: what is sent, where it may be sent on to, and what each answer means."""
 
 import asyncio
-import datetime as dt
 import gzip
-import ipaddress
 import json
 import re
 import ssl
@@ -15,9 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import examples
 from ita_ag_oase import clock, transport
@@ -31,7 +26,9 @@ from ita_ag_oase.sources.http import (
     HttpClients,
     HttpSource,
 )
+from ita_ag_oase.sources.imap import ImapSource
 from ita_ag_oase.sources.source import open_source
+from support import self_signed
 
 LAST = 1_700_000_000
 MAX_BYTES = 1_000
@@ -893,26 +890,6 @@ async def _loopback(
         yield "127.0.0.1:{1}".format(*server.sockets[0].getsockname()), heads
 
 
-def _self_signed(folder: Path) -> Path:
-    """Return the file of a certificate for 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    moment = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(moment - dt.timedelta(days=1))
-        .not_valid_after(moment + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "certificate.pem"
-    path.write_bytes(certificate.public_bytes(pem) + private)
-    return path
-
-
 def _http(body: bytes, status: str = "200 OK") -> bytes:
     return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)
 
@@ -953,7 +930,7 @@ class TestNetwork:
             await clients.close()
 
     async def test_the_certificate_of_a_source_is_verified(self, tmp_path: Path) -> None:
-        certificate = _self_signed(tmp_path)
+        certificate = self_signed(tmp_path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         results: list[object] = []
@@ -1005,12 +982,18 @@ class TestNetwork:
         assert str(caught.value).endswith(": check the host, the port and the network")
 
 
+def _no_tls() -> ssl.SSLContext:
+    raise AssertionError
+
+
 class TestOpenSource:
     """Which source a setting asks for."""
 
     @staticmethod
     def _open(**columns: Any) -> object:
-        return open_source(replace(SETTING, **columns), Source().clients, max_bytes=MAX_BYTES, zone=None)
+        return open_source(
+            replace(SETTING, **columns), Source().clients, make_tls=_no_tls, max_bytes=MAX_BYTES, zone=None
+        )
 
     @pytest.mark.parametrize("request_method", [RequestMethod.GET, RequestMethod.POST])
     @pytest.mark.parametrize(
@@ -1029,9 +1012,10 @@ class TestOpenSource:
         source = self._open(connection_method=connection_method, request_method=request_method, **columns)
         assert isinstance(source, HttpSource)
 
-    def test_a_mailbox_is_refused(self) -> None:
-        with pytest.raises(SettingInvalid, match=r"^n1: mailboxes are not collected by this version of the agent$"):
-            self._open(connection_method=ConnectionMethod.IMAP_PASSWORD, request_method=RequestMethod.IMAP_TLS)
+    def test_a_mailbox_makes_a_mail_source(self) -> None:
+        columns = {"url": "imap.test", "username": "u", "request_method": RequestMethod.IMAP_TLS}
+        source = self._open(connection_method=ConnectionMethod.IMAP_PASSWORD, **columns)
+        assert isinstance(source, ImapSource)
 
     @pytest.mark.parametrize(
         "request_method", [RequestMethod.IMAP_TLS, RequestMethod.IMAP_STARTTLS, RequestMethod.IMAP_PLAIN]

@@ -291,6 +291,7 @@ async def test_a_store_of_the_first_schema_is_saved_as_well(scene: Scene, tmp_pa
     with closing(sqlite3.connect(bench._path)) as connection:
         connection.executescript(
             "ALTER TABLE pieces DROP COLUMN checksum; ALTER TABLE settings DROP COLUMN lost;"
+            "ALTER TABLE settings DROP COLUMN position;"
             "ALTER TABLE settings DROP COLUMN settled_time; ALTER TABLE groups DROP COLUMN fetched_time;"
             "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = 1"
         )
@@ -314,6 +315,7 @@ def test_a_store_that_cannot_be_copied_is_left_alone(scene: Scene, tmp_path: Pat
 async def test_the_cursor_of_a_setting_that_lost_events_goes_back(scene: Scene, tmp_path: Path) -> None:
     bench = lay(scene, scene.store, tmp_path)
     with closing(sqlite3.connect(bench._path)) as connection:
+        connection.execute("UPDATE settings SET position = 'far'")
         connection.execute("DELETE FROM pieces WHERE group_number = (SELECT max(number) FROM groups)")
         connection.commit()
     told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
@@ -321,5 +323,5 @@ async def test_the_cursor_of_a_setting_that_lost_events_goes_back(scene: Scene, 
     assert (told.damage, told.lost) == ("rows that belong to others stand without them", 10)
     async with bench:
         cursors = [await bench.store.cursor(row["EVENT_COLLECTION_SETTINGS_ID"]) for row in bench.rows.values()]
-    assert cursors[1] == Cursor(last_fetched_time=1_700_000_035, last_event=None)
-    assert cursors[0].last_event is not None
+    assert cursors[1] == Cursor(last_fetched_time=1_700_000_035, last_event=None, position=None)
+    assert (cursors[0].last_event is None, cursors[0].position) == (False, "far")

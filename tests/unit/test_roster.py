@@ -67,6 +67,9 @@ class Poller(Collector):
             raise self._house.poll_error
         return Saved(new=self._house.new_events, known=0, repeated=0)
 
+    async def close(self) -> None:
+        self._house.closed.append(self.setting.name)
+
 
 class House:
     """A roster with all that it needs; `rows` are Exastro's, with secrets in clear."""
@@ -77,6 +80,7 @@ class House:
         self.while_fetching: Callable[[], object] = lambda: None
         self.asked: list[Any] = []
         self.polls: list[tuple[str, float]] = []
+        self.closed: list[str] = []
         self.poll_seconds = 0.0
         self.seconds_to_stop = 0.0
         self.poll_error: Exception | None = None
@@ -491,9 +495,17 @@ async def test_polls_with_new_events_are_told(house: House, new: int, news: int)
     assert house.news == news
 
 
+MAIL = {"CONNECTION_METHOD_ID": "4", "REQUEST_METHOD_ID": "3", "URL": "imap.test"}
+
+
 @pytest.mark.looptime
-async def test_failed_polls_are_told_with_their_setting_and_code(house: House) -> None:
-    house.rows = [_row("n1")]
+@pytest.mark.parametrize(
+    ("columns", "code"), [pytest.param({}, "AGT-10029", id="HTTP"), pytest.param(MAIL, "AGT-10028", id="mail")]
+)
+async def test_failed_polls_are_told_with_their_setting_and_code(
+    house: House, columns: dict[str, str], code: str
+) -> None:
+    house.rows = [_row("n1", **columns)]
     house.poll_error = SourceUnavailable("no answer", reason=Reason.TIMEOUT)
     await house.roster.refresh()
     with capture_logs() as logs:
@@ -504,7 +516,7 @@ async def test_failed_polls_are_told_with_their_setting_and_code(house: House) -
         {
             "log_level": "warning",
             "event": "collection_failed",
-            "code": "AGT-10029",
+            "code": code,
             "setting": "n1",
             "reason": "timeout",
             "detail": "no answer",
@@ -521,8 +533,18 @@ async def test_close_ends_all_polling_in_the_middle_of_it(house: House) -> None:
     await house.roster.refresh()
     await house.poll_for(1)
     await house.roster.close()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert (asyncio.all_tasks(), sorted(house.closed)) == ({asyncio.current_task()}, sorted(NAMES))
     await house.roster.close()
+
+
+@pytest.mark.looptime
+async def test_what_a_setting_held_open_is_closed_when_it_goes(house: House) -> None:
+    house.rows = [_row("n1"), _row("n2")]
+    await house.roster.refresh()
+    await house.poll_for(1)
+    house.rows = [_row("n2")]
+    await house.roster.refresh()
+    assert house.closed == ["n1"]
 
 
 @pytest.mark.looptime

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from ita_ag_oase.agent.schedule import Troubles, backoff_seconds, collection_code, delivery_code, repeat
+from ita_ag_oase.agent.schedule import Troubles, backoff_seconds, collection_code, delivery_code, mail_code, repeat
 from ita_ag_oase.errors import (
     ExastroRejected,
     ExastroUnavailable,
@@ -156,8 +156,9 @@ def test_backoff_doubles_up_to_a_cap(failures: int, interval: float, seconds: fl
         (_wait(None), 15.0),
         (SourceRejected("no", reason=Reason.REFUSED), 15.0),
         (ValueError(), 15.0),
+        (StoreUnavailable("full", reason=Reason.STORE_FULL), 0.0),
     ],
-    ids=["less", "more", "no wish", "permanent", "unexpected"],
+    ids=["less", "more", "no wish", "permanent", "unexpected", "our own store"],
 )
 def test_wish_of_the_other_side_prolongs_the_backoff(err: Exception, seconds: float) -> None:
     assert backoff_seconds(3, 5.0, err) == seconds
@@ -275,6 +276,14 @@ CODES: list[tuple[Callable[[Exception], str], Exception, str]] = [
     (collection_code, StoreUnavailable("x", reason=Reason.STORE_FAILED), "AGT-10027"),
     (collection_code, StoreDamaged("x", reason=Reason.STORE_DAMAGED), "AGT-10027"),
     (collection_code, ValueError("x"), "AGT-10001"),
+    (mail_code, SourceRejected("x", reason=Reason.UNAUTHORIZED), "AGT-10033"),
+    (mail_code, SourceRejected("x", reason=Reason.MAILBOX), "AGT-10028"),
+    (mail_code, SourceRejected("x", reason=Reason.NOT_IMAP), "AGT-10028"),
+    (mail_code, SourceUnavailable("x", reason=Reason.TIMEOUT), "AGT-10028"),
+    (mail_code, SourceUnavailable("x", reason=Reason.UNREACHABLE), "AGT-10028"),
+    (mail_code, SourceUnavailable("x", reason=Reason.TLS), "AGT-10028"),
+    (mail_code, StoreUnavailable("x", reason=Reason.STORE_FULL), "AGT-10027"),
+    (mail_code, ValueError("x"), "AGT-10001"),
     (delivery_code, ExastroUnavailable("x", reason=Reason.TIMEOUT), "AGT-00004"),
     (delivery_code, ExastroUnavailable("x", reason=Reason.UNREACHABLE), "AGT-00004"),
     (delivery_code, ExastroUnavailable("x", reason=Reason.TLS), "AGT-00004"),

@@ -136,6 +136,16 @@ class TestCursor:
         await bench.poll("n1", [serial(1, "x", "RESPONSE_KEY not found")], moves_cursor=False)
         assert await cursor_of(bench, "n1") == Cursor(START, None)
 
+    async def test_a_portion_moves_its_position_and_only_the_last_one_the_time(self, bench: Bench) -> None:
+        bench.now += 5
+        await bench.poll("n1", [], moves_cursor=False, position="half")
+        assert await cursor_of(bench, "n1") == Cursor(START, None, "half")
+        await bench.restart()
+        await bench.poll("n1", [], position="whole")
+        assert await cursor_of(bench, "n1") == Cursor(START + 5, None, "whole")
+        await bench.poll("n1", [])
+        assert await cursor_of(bench, "n1") == Cursor(START + 5, None, "whole")
+
     async def test_it_stays_and_nothing_is_kept_when_saving_fails_half_way(self, bench: Bench) -> None:
         def broken() -> Any:
             yield from (usable(number) for number in range(1_200))
@@ -143,7 +153,7 @@ class TestCursor:
 
         bench.now += 5
         with pytest.raises(SourceUnreadable):
-            await bench.poll("n1", broken())
+            await bench.poll("n1", broken(), position="beyond")
         assert await cursor_of(bench, "n1") == Cursor(START, None)
         assert query(bench, "SELECT (SELECT count(*) FROM ids), (SELECT count(*) FROM pieces)") == [(0, 0)]
         assert await bench.poll("n1", [usable(1)]) == Saved(new=1, known=0, repeated=0)
@@ -219,10 +229,10 @@ class TestFile:
         await bench.close()
         with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 99")
-        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 2\): run the version that wrote it"):
+        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 3\): run the version that wrote it"):
             await Store(bench._path, LIMITS, storage_max_bytes=1).open()
         with closing(sqlite3.connect(bench._path)) as connection:
-            connection.execute("PRAGMA user_version = 2")
+            connection.execute("PRAGMA user_version = 3")
         await bench.open()
 
     async def test_what_is_no_database_is_refused_in_words(self, tmp_path: Path) -> None:

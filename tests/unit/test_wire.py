@@ -88,12 +88,25 @@ def test_every_column_of_a_row_reaches_the_setting() -> None:
         access_key_id="account",
         secret_access_key="k3y",
         mailbox="INBOX/alarms",
-        response_key="result.items",
+        response_key=None,
         is_list=True,
-        event_id_key="id",
+        event_id_key=None,
         ttl_seconds=90,
         row={**row, "AUTH_TOKEN": "t0ken", "PASSWORD": "passw0rd", "SECRET_ACCESS_KEY": "k3y"},
     )
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        pytest.param(("5", "1"), ("result.items", False, "id"), id="HTTP"),
+        pytest.param(("4", "3"), (None, True, None), id="mail"),
+    ],
+)
+def test_keys_that_read_an_answer_do_not_apply_to_mail(methods: tuple[str, str], expected: tuple[Any, ...]) -> None:
+    columns = {"RESPONSE_KEY": "result.items", "RESPONSE_LIST_FLAG": "0", "EVENT_ID_KEY": "id"}
+    setting = _setting(CONNECTION_METHOD_ID=methods[0], REQUEST_METHOD_ID=methods[1], **columns)
+    assert (setting.response_key, setting.is_list, setting.event_id_key) == expected
 
 
 @pytest.mark.parametrize("empty", [None, ""], ids=["null", "empty text"])

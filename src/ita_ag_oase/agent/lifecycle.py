@@ -217,13 +217,19 @@ class Agent:
     async def _open_roster(self, store: Store, client: ExastroClient, steady: SteadyClock) -> AsyncIterator[Roster]:
         settings = self._settings
         zone = clock.zone(settings.tz)
+        make_tls = functools.partial(
+            _tls, "SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file
+        )
         clients = HttpClients(
-            tls=_tls("SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file),
+            tls=make_tls(),
             proxies=self._proxies(),
         )
 
+        # Made when the first mailbox needs it, and not that of HTTP: httpx puts HTTP's name into it (ALPN).
+        mail_tls = functools.cache(make_tls)
+
         def make_collector(setting: CollectionSetting) -> Collector:
-            source = open_source(setting, clients, max_bytes=settings.response_max_bytes, zone=zone)
+            source = open_source(setting, clients, make_tls=mail_tls, max_bytes=settings.response_max_bytes, zone=zone)
             return Collector(setting, source, store, steady, agent_name=settings.agent_identity)
 
         roster = Roster(

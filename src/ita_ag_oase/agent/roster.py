@@ -9,13 +9,13 @@ from typing import Any
 
 import structlog
 
-from ita_ag_oase.agent.schedule import Troubles, collection_code, repeat
+from ita_ag_oase.agent.schedule import Troubles, collection_code, mail_code, repeat
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.errors import AgentError, SettingInvalid, StoreDamaged, StoreUnavailable
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
-from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.model import CollectionSetting, ConnectionMethod
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.store import Store
 
@@ -135,16 +135,23 @@ class Roster:
             if (await collector.collect()).new:
                 self._on_news()
 
+        is_mail = setting.connection_method is ConnectionMethod.IMAP_PASSWORD
         troubles = Troubles(failed="collection_failed", recovered="collection_recovered", setting=name)
-        steps = repeat(
-            poll,
-            troubles,
-            interval_seconds=self._interval_seconds,
-            first_delay_seconds=first_delay_seconds,
-            code_of=collection_code,
-        )
+
+        async def poll_until_cancelled() -> None:
+            try:
+                await repeat(
+                    poll,
+                    troubles,
+                    interval_seconds=self._interval_seconds,
+                    first_delay_seconds=first_delay_seconds,
+                    code_of=mail_code if is_mail else collection_code,
+                )
+            finally:
+                await collector.close()
+
         self._settings[name] = setting
-        self._tasks[name] = asyncio.create_task(steps, name=f"poll {name}")
+        self._tasks[name] = asyncio.create_task(poll_until_cancelled(), name=f"poll {name}")
         return True
 
     async def _stop(self, names: Sequence[str]) -> None:

@@ -53,8 +53,11 @@ class Troubles:
 def backoff_seconds(failures: int, interval_seconds: float, err: Exception) -> float:
     """Return how long to leave out turns after so many failures in a row.
 
-    None after the first, then twice as many each time up to a cap, or for as long as the other side asked for.
+    None after the first, then twice as many each time up to a cap, or for as long as the other side asked for. None
+    where our own store fails: that is found out before a source is asked.
     """
+    if isinstance(err, StoreUnavailable):
+        return 0.0
     doubled = interval_seconds * (2.0 ** min(failures - 1, 16) - 1)
     asked = err.retry_after_seconds if isinstance(err, Retryable) else None
     return max(min(doubled, max(BACKOFF_CAP_SECONDS, interval_seconds)), asked or 0.0)
@@ -103,6 +106,13 @@ _CODES = {
 def collection_code(err: Exception) -> str:
     """Return the message code of a failed poll (protocol section 2.9)."""
     return _CODES.get(err.reason, "AGT-10029") if isinstance(err, AgentError) else "AGT-10001"
+
+
+def mail_code(err: Exception) -> str:
+    """Return the message code of a failed poll of a mailbox."""
+    if not isinstance(err, AgentError):
+        return "AGT-10001"
+    return "AGT-10033" if err.reason is Reason.UNAUTHORIZED else _CODES.get(err.reason, "AGT-10028")
 
 
 def delivery_code(err: Exception) -> str:

@@ -45,7 +45,7 @@ class SavedEvent:
     @property
     def identity(self) -> tuple[str, str]:
         """What tells it from others."""
-        return self.setting_name, str(self.event.get("_exastro_oase_event_id"))
+        return self.setting_name, str(self.event.get("_exastro_oase_event_id", self.event.get("message_id")))
 
 
 class DemoExastro:

@@ -54,7 +54,8 @@ def setting_of(row: Mapping[str, Any], secrets: SecretColumns) -> CollectionSett
     name = name_of(row)
     opened = {**row, **{column: secrets.decrypt(_text(row, column), column=column) for column in SECRET_COLUMNS}}
     connection = _choice(row, "CONNECTION_METHOD_ID", _CONNECTION_METHODS)
-    methods = _IMAP_METHODS if connection is ConnectionMethod.IMAP_PASSWORD else _HTTP_METHODS
+    is_mail = connection is ConnectionMethod.IMAP_PASSWORD
+    methods = _IMAP_METHODS if is_mail else _HTTP_METHODS
     return CollectionSetting(
         id=_required(row, "EVENT_COLLECTION_SETTINGS_ID"),
         name=name,
@@ -62,7 +63,7 @@ def setting_of(row: Mapping[str, Any], secrets: SecretColumns) -> CollectionSett
         request_method=_choice(row, "REQUEST_METHOD_ID", methods),
         url=_required(row, "URL"),
         # Only mailboxes have a port; what an HTTP row holds there is nobody's concern.
-        port=_integer(row, "PORT", range(1, 65_536)) if connection is ConnectionMethod.IMAP_PASSWORD else None,
+        port=_integer(row, "PORT", range(1, 65_536)) if is_mail else None,
         request_header=_text(row, "REQUEST_HEADER"),
         parameter=_text(row, "PARAMETER"),
         proxy=_text(row, "PROXY"),
@@ -72,9 +73,10 @@ def setting_of(row: Mapping[str, Any], secrets: SecretColumns) -> CollectionSett
         access_key_id=_text(row, "ACCESS_KEY_ID"),
         secret_access_key=opened["SECRET_ACCESS_KEY"],
         mailbox=_text(row, "MAILBOXNAME"),
-        response_key=_text(row, "RESPONSE_KEY"),
-        is_list=str(row.get("RESPONSE_LIST_FLAG")) == "1",
-        event_id_key=_text(row, "EVENT_ID_KEY"),
+        # A mail is an event by itself, whatever a row holds there.
+        response_key=None if is_mail else _text(row, "RESPONSE_KEY"),
+        is_list=is_mail or str(row.get("RESPONSE_LIST_FLAG")) == "1",
+        event_id_key=None if is_mail else _text(row, "EVENT_ID_KEY"),
         ttl_seconds=_integer(row, "TTL", range(2**31)) or 0,
         row=opened,
     )

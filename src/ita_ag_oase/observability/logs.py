@@ -134,8 +134,8 @@ def configure(
     )
     handler = _Forwarder()
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # These print URLs, whose queries may hold secrets.
-    for name in ("httpx", "httpcore", "hpack"):
+    # These print URLs, whose queries may hold secrets, and mails.
+    for name in ("httpx", "httpcore", "hpack", "imapclient"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -113,6 +113,9 @@ class HttpSource:
                 f"{self._place(request.url)} redirects to what is no URL: write the final URL", reason=Reason.REDIRECT
             ) from err
 
+    async def close(self) -> None:
+        """Do nothing: the connections are shared, and closed with the clients."""
+
     def _build(self, names: TemplateNames) -> httpx.Request:
         headers = _headers(self._header.render(names) if self._header else "")
         parameter = _json("PARAMETER", self._parameter.render(names)) if self._parameter else None

@@ -1,29 +1,59 @@
 """What a source is, and which one a setting asks for."""
 
+import ssl
+from collections.abc import Callable
 from datetime import tzinfo
+from functools import partial
 from typing import Protocol
 
 from ita_ag_oase.errors import Reason, SettingInvalid
-from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Cursor, Payload, RequestMethod
+from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Cursor, Payload, Portion, RequestMethod
 from ita_ag_oase.sources.http import HttpClients, HttpSource
 
 
 class Source(Protocol):
     """Something that can be asked for events."""
 
-    async def fetch(self, cursor: Cursor, now: float) -> Payload:
-        """Return the answer to a poll at `now` (epoch seconds).
+    async def fetch(self, cursor: Cursor, now: float) -> Payload | Portion:
+        """Return the answer to a poll at `now` (epoch seconds), or the next portion of it.
 
         Raises SourceUnavailable where asking later may help, SourceRejected and SourceUnreadable where it will not.
         """
 
+    async def close(self) -> None:
+        """End what is held open for this source alone."""
 
-def open_source(setting: CollectionSetting, clients: HttpClients, *, max_bytes: int, zone: tzinfo | None) -> Source:
-    """Return the source of a setting. Raises SettingInvalid for a row that can never be asked with."""
+
+def open_source(
+    setting: CollectionSetting,
+    clients: HttpClients,
+    *,
+    make_tls: Callable[[], ssl.SSLContext],
+    max_bytes: int,
+    zone: tzinfo | None,
+) -> Source:
+    """Return the source of a setting. Raises SettingInvalid for a row that can never be asked with.
+
+    `make_tls` is called for each encrypted connection to a mailbox; HTTP's are those of `clients`.
+    """
     if setting.connection_method is ConnectionMethod.IMAP_PASSWORD:
-        raise SettingInvalid(
-            f"{setting.name}: mailboxes are not collected by this version of the agent", reason=Reason.SETTING
-        )
+        return _open_mailbox(setting, make_tls, max_bytes=max_bytes)
     if setting.request_method not in (RequestMethod.GET, RequestMethod.POST):
         raise SettingInvalid(f"{setting.name}: REQUEST_METHOD_ID must be GET or POST", reason=Reason.SETTING)
     return HttpSource(setting, clients, max_bytes=max_bytes, zone=zone)
+
+
+def _open_mailbox(setting: CollectionSetting, make_tls: Callable[[], ssl.SSLContext], *, max_bytes: int) -> Source:
+    # Here, so that agents without a mailbox do without the memory of what it takes.
+    from ita_ag_oase.sources.imap import ImapSource
+    from ita_ag_oase.sources.imap_connection import ImapConnection
+    from ita_ag_oase.sources.imap_server import server_of
+
+    server = server_of(setting)
+    return ImapSource(
+        setting.name,
+        partial(ImapConnection, server, make_tls, max_bytes=max_bytes),
+        mailbox=server.identity,
+        place=server.place,
+        max_bytes=max_bytes,
+    )

@@ -25,6 +25,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
         "dropped": int,
         "lost": int,
         "settled_time": int,
+        "position": str | None,
     },
     "groups": {
         "number": int,

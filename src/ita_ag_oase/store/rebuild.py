@@ -79,10 +79,10 @@ class _Rebuild:
 
     def _take_settings(self) -> None:
         identities = self._identities()
-        for number, setting_id, name, *values, lost, settled_time in self._old.rows("settings"):
+        for number, setting_id, name, *values, lost, settled_time, position in self._old.rows("settings"):
             identity = _likeliest((number, setting_id, name), identities)
-            # The last two are not there before version 2 of the schema.
-            row = (*identity, *values, lost or 0, settled_time or 0)
+            # These two are not there before version 2 of the schema.
+            row = (*identity, *values, lost or 0, settled_time or 0, position)
             if columns.fits("settings", row):
                 self._insert("settings", row)
                 self._numbers[row[2]] = row[0]
@@ -200,7 +200,8 @@ class _Rebuild:
         forgotten = self._new.execute("DELETE FROM ids WHERE setting = ? AND last_seen > ?", (number, since)).rowcount
         if forgotten:
             self._new.execute(
-                "UPDATE settings SET last_fetched_time = min(last_fetched_time, ?), last_event = NULL WHERE number = ?",
+                "UPDATE settings SET last_fetched_time = min(last_fetched_time, ?), last_event = NULL, position = NULL"
+                " WHERE number = ?",
                 (since, number),
             )
 

@@ -61,10 +61,10 @@ def identity_in(fact_name: str, value: bytes) -> tuple[int, str, str] | None:
 
 def cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor:
     """Return how far a registered setting has been collected."""
-    last_fetched_time, last_event = connection.execute(
-        "SELECT last_fetched_time, last_event FROM settings WHERE id = ?", (setting_id,)
+    last_fetched_time, last_event, position = connection.execute(
+        "SELECT last_fetched_time, last_event, position FROM settings WHERE id = ?", (setting_id,)
     ).fetchone()
-    return Cursor(last_fetched_time=last_fetched_time, last_event=last_event)
+    return Cursor(last_fetched_time=last_fetched_time, last_event=last_event, position=position)
 
 
 def fact(connection: sqlite3.Connection, name: str) -> bytes | None:

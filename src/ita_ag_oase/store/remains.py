@@ -12,7 +12,7 @@ from ita_ag_oase.store.salvage import connect_to_damaged
 # What reading damage raises; the words of an error may be damaged text themselves.
 DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
 # How many columns of a table may have come with later versions; rows from before lack them.
-_LATER_COLUMNS = 2
+_LATER_COLUMNS = 3
 
 Row = tuple[Any, ...]
 

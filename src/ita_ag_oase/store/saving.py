@@ -89,10 +89,11 @@ def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:
 
 def _advance(connection: sqlite3.Connection, number: int, collection: Collection, saved: Saved) -> None:
     connection.execute(
-        "UPDATE settings SET last_fetched_time = coalesce(?, last_fetched_time), seen = seen + ?, new = new + ?,"
-        " known = known + ?, repeated = repeated + ? WHERE number = ?",
+        "UPDATE settings SET last_fetched_time = coalesce(?, last_fetched_time), position = coalesce(?, position),"
+        " seen = seen + ?, new = new + ?, known = known + ?, repeated = repeated + ? WHERE number = ?",
         (
             collection.labels.fetched_time if collection.moves_cursor else None,
+            collection.position,
             saved.new + saved.known + saved.repeated,
             saved.new,
             saved.known,
@@ -180,6 +181,7 @@ class _GroupWriter:
         self._agent_name = collection.agent_name
         self._fetched_time = collection.labels.fetched_time
         self._labels = _label_bytes(collection.labels)
+        self._has_event_id = collection.labels.has_event_id
         self._limits = limits
         self._groups: list[int] = []
         self._group_events = self._group_bytes = 0
@@ -194,7 +196,7 @@ class _GroupWriter:
 
     def add(self, event: Event) -> None:
         """Append an event, starting a new group where the present one is full."""
-        labelled = _labelled(event, self._labels)
+        labelled = _labelled(event, self._labels, has_event_id=self._has_event_id)
         if not self._groups or self._is_full(len(labelled)):
             self._start_group()
         self._piece.append(labelled)
@@ -282,31 +284,28 @@ class _Greatest:
 
 
 def _label_bytes(labels: Labels) -> bytes:
-    return (
-        b",%b"
-        % msgspec.json.encode(
-            {
-                "_exastro_event_collection_settings_name": labels.setting_name,
-                "_exastro_event_collection_settings_id": labels.setting_id,
-                "_exastro_fetched_time": labels.fetched_time,
-                "_exastro_end_time": labels.end_time,
-            }
-        )[1:-1]
-    )
+    return msgspec.json.encode(
+        {
+            "_exastro_event_collection_settings_name": labels.setting_name,
+            "_exastro_event_collection_settings_id": labels.setting_id,
+            "_exastro_fetched_time": labels.fetched_time,
+            "_exastro_end_time": labels.end_time,
+        }
+    )[1:-1]
 
 
-def _labelled(event: Event, labels: bytes) -> bytes:
+def _labelled(event: Event, labels: bytes, *, has_event_id: bool) -> bytes:
     """Return the event's JSON object with its labels appended; names that are labels belong to the agent alone."""
     raw = bytes(event.raw)
     if b'"_exastro_' in raw:
         raw = _without_labels(raw)
     opened = raw[:-1].rstrip()
     start = b"" if opened == b"{" else b","
-    id_ = msgspec.json.encode(event.id)
+    id_ = b'"_exastro_oase_event_id":%b,' % msgspec.json.encode(event.id) if has_event_id else b""
     reason = (
         b"" if event.unavailable is None else b',"_exastro_not_available":' + msgspec.json.encode(event.unavailable)
     )
-    return b'%b%b"_exastro_oase_event_id":%b%b%b}' % (opened, start, id_, labels, reason)
+    return b"%b%b%b%b%b}" % (opened, start, id_, labels, reason)
 
 
 def _without_labels(raw: bytes) -> bytes:

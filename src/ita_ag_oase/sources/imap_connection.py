@@ -1,0 +1,283 @@
+"""A connection to a mailbox: socket, proxy, encryption, login, and the few commands that reading takes.
+
+The only module that knows imapclient and python-socks. It is imported once a setting names a mailbox.
+"""
+
+import contextlib
+import imaplib
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import Any
+
+from imapclient import IMAPClient
+from imapclient.exceptions import CapabilityError, IMAPClientAbortError, IMAPClientError, LoginError
+from python_socks import ProxyError, ProxyType
+from python_socks.sync import Proxy
+
+from ita_ag_oase import transport
+from ita_ag_oase.errors import Reason, SourceRejected, SourceUnavailable, SourceUnreadable
+from ita_ag_oase.model import RequestMethod
+from ita_ag_oase.sources.imap import Examined, Listed
+from ita_ag_oase.sources.imap_server import Server
+
+CONNECT_SECONDS = 12.0
+# Without a byte, at any command.
+READ_SECONDS = 30.0
+# Characters of a server's own words in a message.
+_WORDS = 200
+
+# What imaplib and imapclient stumble over an answer with that is no IMAP.
+_GARBLED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+# What LOGIN takes without quotes (RFC 3501, ATOM-CHAR); imaplib quotes the password alone.
+_ATOM = re.compile(r"[^\x00-\x20(){%*\"\\\]\x7f-\U0010ffff]+")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
+
+class ImapConnection:
+    """A connection as `sources.imap.Connection` describes it; made without a word to the server."""
+
+    def __init__(self, server: Server, make_tls: Callable[[], ssl.SSLContext], *, max_bytes: int) -> None:
+        self._server = server
+        self._make_tls = make_tls
+        self._max_bytes = max_bytes
+        self._client: IMAPClient | None = None
+        # A second handle on the same connection: whoever closes it down reaches it through TLS, too.
+        self._wire: socket.socket | None = None
+        self._is_aborted = False
+
+    def open(self) -> None:
+        """Connect, encrypt, log in."""
+        connected = self._connect()
+        connected.settimeout(READ_SECONDS)
+        self._wire = connected.dup()
+        if self._is_aborted:
+            self.abort()
+        with self._translated():
+            self._client = self._greet(connected)
+            if self._server.security is RequestMethod.IMAP_STARTTLS:
+                self._start_tls(self._client)
+            self._log_in(self._client)
+
+    def _connect(self) -> socket.socket:
+        server, proxy = self._server, self._server.proxy
+        try:
+            if proxy is None:
+                return socket.create_connection((server.host, server.port), CONNECT_SECONDS)
+            through = Proxy(ProxyType.SOCKS5, proxy.host, proxy.port, proxy.username, proxy.password, rdns=True)
+            return through.connect(server.host, server.port, timeout=CONNECT_SECONDS)
+        except OSError as err:
+            raise self._unavailable(err, "no connection") from err
+        except ProxyError as err:
+            raise SourceUnavailable(
+                f"{server.place}: the proxy refused ({_words(err)}): check PROXY", reason=Reason.UNREACHABLE
+            ) from err
+
+    def _greet(self, connected: socket.socket) -> IMAPClient:
+        server = self._server
+        try:
+            if server.security is RequestMethod.IMAP_TLS:
+                connected = self._make_tls().wrap_socket(connected, server_hostname=server.host)
+            return _Client(connected, server, max_literal=self._max_bytes)
+        except IMAPClientError as err:
+            connected.close()
+            raise SourceUnavailable(
+                f"{server.place} does not take connections now ({_words(err)}): check the host and the port",
+                reason=Reason.UNREACHABLE,
+            ) from None
+        except BaseException:
+            connected.close()
+            raise
+
+    def _start_tls(self, client: IMAPClient) -> None:
+        try:
+            client.starttls(self._make_tls())
+        except CapabilityError as err:
+            raise SourceRejected(
+                f"{self._server.place} does not offer STARTTLS, and nothing is sent in plain text: choose TLS in the "
+                "setting, or have the server offer it",
+                reason=Reason.TLS,
+            ) from err
+
+    def _log_in(self, client: IMAPClient) -> None:
+        server = self._server
+        if client.has_capability("LOGINDISABLED"):
+            raise SourceRejected(
+                f"{server.place} takes no password without encryption: choose TLS or STARTTLS in the setting",
+                reason=Reason.TLS,
+            )
+        is_simple = _ATOM.fullmatch(server.username) and _PRINTABLE.fullmatch(server.password)
+        try:
+            if is_simple:
+                client.login(server.username, server.password)
+            else:
+                client.plain_login(server.username, server.password)
+        except LoginError as err:
+            if isinstance(err.__context__, IMAPClientAbortError):
+                raise err.__context__ from None
+            raise SourceRejected(
+                f"{server.place} refused the login ({_words(err)}): check USERNAME and PASSWORD of the setting",
+                reason=Reason.UNAUTHORIZED,
+            ) from None
+
+    def examine(self) -> Examined:
+        """Choose the mailbox, for reading only, and return its state."""
+        server = self._server
+        try:
+            with self._translated():
+                answer = self._used.select_folder(server.mailbox, readonly=True)
+        except SourceRejected as err:
+            raise SourceRejected(
+                f"{err}: check MAILBOXNAME ({server.mailbox!r}) and the user's rights", reason=Reason.MAILBOX
+            ) from None
+        if not answer.get(b"UIDVALIDITY") or not answer.get(b"UIDNEXT"):
+            raise SourceRejected(
+                f"{server.place} gives the mails in {server.mailbox!r} no lasting UIDs: another server is needed",
+                reason=Reason.MAILBOX,
+            )
+        return Examined(answer[b"UIDVALIDITY"], answer[b"UIDNEXT"])
+
+    def search(self, first: int, last: int) -> list[int]:
+        """Return the UIDs of the mails in a range, both ends included, in order."""
+        with self._translated():
+            found = self._used.search(["UID", f"{first}:{last}"])
+        return sorted(uid for uid in found if first <= uid <= last)
+
+    def search_since(self, day: date) -> list[int]:
+        """Return the UIDs of the mails that arrived on a day of the server's calendar or later, in order."""
+        with self._translated():
+            return sorted(self._used.search(["SINCE", day]))
+
+    def list_mails(self, uids: Sequence[int]) -> list[Listed]:
+        """Return those of the mails that are still there, in order."""
+        with self._translated():
+            found = self._used.fetch(uids, ["INTERNALDATE", "RFC822.SIZE"])
+            return [
+                Listed(uid, _seconds(found[uid].get(b"INTERNALDATE")), int(found[uid].get(b"RFC822.SIZE") or 0))
+                for uid in uids
+                if uid in found
+            ]
+
+    def fetch(self, uid: int) -> bytes | None:
+        """Return a mail, cut at the bound, without marking it as seen; None where it is no longer there."""
+        try:
+            with self._translated():
+                found = self._used.fetch([uid], [f"BODY.PEEK[]<0.{self._max_bytes}>"])
+        except SourceRejected as err:
+            # How some servers say that a mail went meanwhile (RFC 5530 section 3).
+            if "[EXPUNGEISSUED]" in str(err):
+                return None
+            raise
+        body = found.get(uid, {}).get(b"BODY[]<0>")
+        return body if isinstance(body, bytes) else None
+
+    def logout(self) -> None:
+        """Say goodbye and close; what goes wrong meanwhile is of no interest."""
+        if self._client is not None:
+            with contextlib.suppress(OSError, IMAPClientError, *_GARBLED):
+                self._client.logout()
+        self.close()
+
+    def close(self) -> None:
+        """Close without a word."""
+        client, wire = self._client, self._wire
+        self._client = self._wire = None
+        if client is not None:
+            with contextlib.suppress(OSError):
+                client.shutdown()
+        if wire is not None:
+            wire.close()
+
+    def abort(self) -> None:
+        """Have whoever waits for the server fail at once; may be called from any thread."""
+        self._is_aborted = True
+        wire = self._wire
+        if wire is not None:
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def _used(self) -> IMAPClient:
+        if self._client is None:
+            raise SourceUnavailable(f"{self._server.place}: the connection is closed", reason=Reason.UNREACHABLE)
+        return self._client
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what a command fails with into our errors; its text, which may quote a mail, is cut."""
+        place = self._server.place
+        try:
+            yield
+        except OSError as err:
+            raise self._unavailable(err, "the connection broke") from err
+        except IMAPClientAbortError as err:
+            raise SourceUnavailable(
+                f"{place}: the connection broke ({_words(err)}): check the server and the network",
+                reason=Reason.UNREACHABLE,
+            ) from None
+        except IMAPClientError as err:
+            raise SourceRejected(f"{place} refused ({_words(err)})", reason=Reason.NOT_IMAP) from None
+        except _GARBLED as err:
+            raise SourceUnreadable(
+                f"{place} answered what is no IMAP ({_words(err)}): check the host and the port",
+                reason=Reason.NOT_IMAP,
+            ) from None
+
+    def _unavailable(self, err: OSError, what: str) -> SourceUnavailable:
+        place = self._server.place
+        if isinstance(err, TimeoutError):
+            words = "no answer in time: check the host, the port and what lies between"
+            return SourceUnavailable(f"{place}: {words}", reason=Reason.TIMEOUT)
+        if isinstance(err, ssl.SSLError):
+            words = transport.explain_tls(err, check="the request method and the port")
+            return SourceUnavailable(f"{place}: {words}", reason=Reason.TLS)
+        words = f"{what} ({err.strerror or err}): check the host, the port and the network"
+        return SourceUnavailable(f"{place}: {words}", reason=Reason.UNREACHABLE)
+
+
+class _Client(IMAPClient):
+    """An IMAPClient on a socket that was connected before."""
+
+    def __init__(self, connected: socket.socket, server: Server, *, max_literal: int) -> None:
+        self._protocol = _Protocol(connected, server, max_literal=max_literal)
+        super().__init__(server.host, server.port, ssl=False, timeout=READ_SECONDS)
+        self.normalise_times = False
+        # Else each line, a whole mail too, would be written out for a log that nobody keeps.
+        self._protocol.debug = 0
+
+    def _create_IMAP4(self) -> imaplib.IMAP4:  # noqa: N802 - imapclient's name
+        return self._protocol
+
+
+class _Protocol(imaplib.IMAP4):
+    """The protocol on a socket that was connected before, with a bound on what one answer may hold."""
+
+    def __init__(self, connected: socket.socket, server: Server, *, max_literal: int) -> None:
+        self._connected = connected
+        self._max_literal = max_literal
+        super().__init__(server.host, server.port)
+
+    def _create_socket(self, timeout: float | None) -> socket.socket:
+        return self._connected
+
+    def read(self, size: int) -> bytes:
+        if size > self._max_literal:
+            raise self.abort(f"{size} bytes announced, {self._max_literal} asked for")
+        return super().read(size)
+
+
+def _seconds(arrival: Any) -> float | None:
+    try:
+        return arrival.timestamp() if isinstance(arrival, datetime) else None
+    except (ValueError, OverflowError):
+        # An offset of more than a day, or a year that no clock shows.
+        return None
+
+
+def _words(err: BaseException) -> str:
+    """Return the beginning of what a server or a library said; some of imaplib's errors hold bytes."""
+    return re.sub(r"^b'(.*)'$", r"\1", str(err), flags=re.DOTALL)[:_WORDS]
