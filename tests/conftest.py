@@ -4,6 +4,12 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# What checks try is the same each time; a soak tries something else each time, for hours.
+settings.register_profile("check", derandomize=True, print_blob=True, deadline=None, max_examples=100)
+settings.register_profile("soak", derandomize=False, print_blob=True, deadline=None, max_examples=5_000)
+settings.load_profile("check")
 
 
 @pytest.fixture(scope="session", autouse=True)

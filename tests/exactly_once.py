@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import sqlite3
+import tempfile
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,13 +13,14 @@ import httpx
 
 from ita_ag_oase.delivery import Delivery
 from ita_ag_oase.demo.exastro import ORGANIZATION, PASSWORD, USERNAME, WORKSPACE, DemoExastro, setting_row
-from ita_ag_oase.demo.loopback import Request
+from ita_ag_oase.demo.loopback import Reply, Request
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.model import Collection, Event, Labels, Saved, TakeOver
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
 
+SENT, DEALT_WITH, ANSWERED = "request sent", "request dealt with", "request answered"
 BASE_URL = f"http://exastro.test/api/{ORGANIZATION}/workspaces/{WORKSPACE}"
 
 
@@ -31,24 +35,66 @@ def usable(event_id: str | int, **fields: Any) -> Event:
     return Event(str(event_id), False, raw, None)
 
 
-class Answering(httpx.AsyncBaseTransport):
-    """Hands requests to a DemoExastro; one that is cut becomes a broken connection."""
+def left_by_a_kill(store: Path) -> dict[str, bytes]:
+    """Return the files of a store as they are now, by their names; what is in shared memory only is gone."""
+    files = (store, store.with_name(store.name + "-wal"))
+    return {file.name: file.read_bytes() for file in files if file.exists()}
 
-    def __init__(self, exastro: DemoExastro) -> None:
-        self._exastro = exastro
+
+def put_back(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write the files of a store to a new folder."""
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def fast_folder() -> Path:
+    """Return a new folder, in memory where the system has a place for that."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """Hands requests to a DemoExastro; one that is cut becomes a broken connection.
+
+    `at` is told each instant: a request is sent, dealt with, and its answer is read.
+    """
+
+    def __init__(self, exastro: DemoExastro, at: Callable[[str], None] = lambda _: None) -> None:
+        self.exastro = exastro
+        self._at = at
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = Request(request.method, request.url.path, "", headers, await request.aread())
-        reply = self._exastro._handle(asked)
+        self._at(SENT)
+        reply = self.hand_over(asked)
+        self._at(DEALT_WITH)
         if reply.is_cut:
             raise httpx.ReadError("cut", request=request)
         headers = {"content-type": reply.content_type}
-        return httpx.Response(reply.status, headers=headers, stream=httpx.ByteStream(reply.body))
+        return httpx.Response(reply.status, headers=headers, stream=_Answer(reply.body, self._at))
+
+    def hand_over(self, request: Request) -> Reply:
+        """Return what Exastro answers."""
+        return self.exastro._handle(request)
+
+
+class _Answer(httpx.ByteStream):
+    def __init__(self, body: bytes, at: Callable[[str], None]) -> None:
+        super().__init__(body)
+        self._at = at
+
+    async def aclose(self) -> None:
+        self._at(ANSWERED)
 
 
 class Bench:
-    """An agent's second half and its store, driven step by step; `now` is the wall clock it sees."""
+    """An agent's second half and its store, driven step by step; `now` is the wall clock it sees.
+
+    `at`, where there is one, is told each instant at which a kill could make a difference: before each SQL statement,
+    and round each request.
+    """
 
     def __init__(
         self,
@@ -58,14 +104,19 @@ class Bench:
         batch_events: int = 100,
         batch_bytes: int = 65_536,
         now: float = 1_700_000_000,
+        at: Callable[[str], None] | None = None,
     ) -> None:
         self.now = now
+        self.exastro_ahead_seconds = 0.0
         self.agent_name = "agent-1"
         self.rows = {row["EVENT_COLLECTION_SETTINGS_NAME"]: row for row in settings_of(names)}
-        self.exastro = DemoExastro(list(self.rows.values()), now=lambda: self.now)
+        self.exastro = DemoExastro(list(self.rows.values()), now=lambda: self.now + self.exastro_ahead_seconds)
+        self.answering = Answering(self.exastro, at or (lambda _: None))
+        self.delivery_type: Callable[..., Delivery] = Delivery
         self.before_register: Callable[[Store], Awaitable[TakeOver | None]] | None = None
         self.taken_over: TakeOver | None = None
         self._path = folder / "store" / "store.sqlite3"
+        self._at = at
         self._batch_events = batch_events
         self._batch_bytes = batch_bytes
 
@@ -76,17 +127,26 @@ class Bench:
             group_bytes=self._batch_bytes - ENVELOPE_BYTES,
             id_retention_seconds=604_800,
         )
-        self.store = Store(self._path, limits, storage_max_bytes=1 << 40)
+        self.store = Store(self._path, limits, storage_max_bytes=1 << 40, opener=self._connect)
         await self.store.open()
         if self.before_register:
             self.taken_over = await self.before_register(self.store)
-        self.http = httpx.AsyncClient(transport=Answering(self.exastro))
+        self.http = httpx.AsyncClient(transport=self.answering)
         client = ExastroClient(self.http, httpx.BasicAuth(USERNAME, PASSWORD), base_url=BASE_URL)
-        self.delivery = Delivery(
+        self.delivery = self.delivery_type(
             self.store, client, max_events=self._batch_events, max_bytes=self._batch_bytes, now=lambda: self.now
         )
         for name, row in self.rows.items():
             await self.store.register(row["EVENT_COLLECTION_SETTINGS_ID"], name, int(self.now))
+
+    def _connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = sqlite3.connect(*arguments, **options)
+        if self._at is not None:
+            # Changes reach the files before they are committed, and move from one to the other often.
+            connection.execute("PRAGMA cache_size = 1")
+            connection.execute("PRAGMA wal_autocheckpoint = 20")
+            connection.set_trace_callback(self._at)
+        return connection
 
     async def close(self) -> None:
         """End the agent; what is in the store stays."""
@@ -136,3 +196,34 @@ class Bench:
         return [
             str(event.event["_exastro_oase_event_id"]) for event in self.exastro.saved if event.setting_name == name
         ]
+
+    async def query(self, sql: str) -> list[Any]:
+        """Return rows as the store's own connection reads them."""
+        return await self.store._database.run(lambda connection: connection.execute(sql).fetchall())
+
+    async def parked(self) -> dict[str, list[Any]]:
+        """Return the values of `id` in the events that are parked, by their settings' ids."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        for setting_id, events in await self.query(
+            "SELECT s.id, p.events FROM groups g JOIN settings s ON s.number = g.setting"
+            " JOIN pieces p ON p.group_number = g.number WHERE g.parked_reason IS NOT NULL ORDER BY g.poll, p.id"
+        ):
+            found[setting_id] += [event["id"] for event in json.loads(b"[%b]" % events)]
+        return found
+
+    async def must_balance(self) -> None:
+        """Raise AssertionError where the ledger does not balance, or a group differs from its pieces."""
+        ledger = await self.query(
+            "SELECT seen - new - known - repeated, new - delivered - already_saved - dropped - lost"
+            " - (SELECT coalesce(sum(event_count), 0) FROM groups g WHERE g.setting = s.number) FROM settings s"
+        )
+        assert set(ledger) <= {(0, 0)}, ledger
+        groups = await self.query(
+            "SELECT g.event_count - sum(p.event_count), g.byte_count - sum(length(p.events) + 1)"
+            " FROM groups g LEFT JOIN pieces p ON p.group_number = g.number GROUP BY g.number"
+        )
+        assert set(groups) <= {(0, 0)}, groups
+        (orphans,) = await self.query(
+            "SELECT count(*) FROM pieces WHERE group_number NOT IN (SELECT number FROM groups)"
+        )
+        assert orphans == (0,)

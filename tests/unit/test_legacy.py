@@ -1,6 +1,5 @@
 """A store that begins with what the stock agent left in its own file."""
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,42 +11,18 @@ import pytest
 
 from exactly_once import Bench, usable
 from ita_ag_oase.model import Cursor, Saved, TakeOver
+from stock_agent import make_stock_file, put_group
 
 START = 1_700_000_000
-Fill = Callable[[sqlite3.Connection], None]
-
-
-def make_stock_file(path: Path, fill: Fill, *, journal_mode: str = "delete") -> None:
-    """Write a file as the stock agent would, with plain SQL."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
-        connection.executescript(
-            "CREATE TABLE events (event_collection_settings_name TEXT, id TEXT, event TEXT, fetched_time INTEGER,"
-            " sent_flag INTEGER);"
-            "CREATE TABLE sent_timestamp"
-            " (event_collection_settings_name TEXT, fetched_time INTEGER, sent_flag INTEGER);"
-            "CREATE TABLE last_fetched_time (event_collection_settings_name TEXT, last_fetched_time INTEGER);"
-        )
-        fill(connection)
-        connection.commit()
-
-
-def put(connection: sqlite3.Connection, name: str, time: int, ids: list[str | None], *, sent: int) -> None:
-    """Write a group as the stock agent keeps it."""
-    for event_id in ids:
-        event = json.dumps({"id": event_id, "_exastro_oase_event_id": event_id, "_exastro_fetched_time": time})
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (name, event_id, event, time, sent))
-    connection.execute("INSERT INTO sent_timestamp VALUES (?, ?, ?)", (name, time, sent))
 
 
 def usual(connection: sqlite3.Connection) -> None:
     """Write two sent groups and three unsent ones of two settings."""
-    put(connection, "n1", START - 60, ["1", "2"], sent=1)
-    put(connection, "n1", START - 50, ["3"], sent=0)
-    put(connection, "n2", START - 45, ["1"], sent=0)
-    put(connection, "n1", START - 40, ["4", None, "5"], sent=0)
-    put(connection, "n2", START - 70, ["0"], sent=1)
+    put_group(connection, "n1", START - 60, ["1", "2"], sent=1)
+    put_group(connection, "n1", START - 50, ["3"], sent=0)
+    put_group(connection, "n2", START - 45, ["1"], sent=0)
+    put_group(connection, "n1", START - 40, ["4", None, "5"], sent=0)
+    put_group(connection, "n2", START - 70, ["0"], sent=1)
     # The stock agent writes a time twice where two polls fall into one second.
     connection.execute("INSERT INTO sent_timestamp VALUES ('n1', ?, 0)", (START - 40,))
     connection.execute("INSERT INTO last_fetched_time VALUES ('n1', ?)", (START - 40,))
@@ -242,7 +217,7 @@ async def test_a_large_file_with_a_broken_root_is_given_up_soon(tmp_path: Path, 
 
 def _large(connection: sqlite3.Connection) -> None:
     for number in range(200):
-        put(connection, "n1", START - 1_000 + number, [f"{number}-{part}" for part in range(5)], sent=0)
+        put_group(connection, "n1", START - 1_000 + number, [f"{number}-{part}" for part in range(5)], sent=0)
 
 
 def _damages(path: Path) -> Iterator[bytes]:

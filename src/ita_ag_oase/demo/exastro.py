@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 from urllib.parse import parse_qs
 
@@ -85,11 +86,15 @@ class DemoExastro:
         self._refresh_tokens = {REFRESH_TOKEN}
         self._access_tokens: dict[str, float] = {}
         self._progress: dict[tuple[str, str], int] = {}
-        self._secrets = SecretColumns(ORGANIZATION, WORKSPACE)
         self._on_saved = on_saved
         self._now = now
         self._lock = threading.Lock()
         self._server = LoopbackServer(self._handle, port)
+
+    @cached_property
+    def _secrets(self) -> SecretColumns:
+        # Deriving the key takes long, and not everyone asks for settings.
+        return SecretColumns(ORGANIZATION, WORKSPACE)
 
     @property
     def url(self) -> str:

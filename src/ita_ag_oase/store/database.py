@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.store import schema
+from ita_ag_oase.store.schema import Opener
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -66,12 +67,19 @@ class Database:
     """A thread that owns the connection and commits jobs that wait at the same time together.
 
     A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `on_damage` is
-    called in the thread where a job meets damage in the file.
+    called in the thread where a job meets damage in the file; `opener` is what opens that.
     """
 
-    def __init__(self, path: Path, *, on_damage: Callable[[StoreDamaged], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        on_damage: Callable[[StoreDamaged], None] = lambda _: None,
+        opener: Opener = sqlite3.connect,
+    ) -> None:
         self._path = path
         self._on_damage = on_damage
+        self._opener = opener
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
         self._opened: Future[None] = Future()
@@ -101,7 +109,7 @@ class Database:
             return
         try:
             with translated(self._path):
-                connection = schema.connect(self._path)
+                connection = schema.connect(self._path, opener=self._opener)
         except BaseException as err:  # noqa: BLE001 - handed to the caller of open()
             self._opened.set_exception(err)
             return

@@ -1,7 +1,7 @@
 """The tables of the store: made and migrated by numbered scripts, told apart by `user_version`."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -12,6 +12,8 @@ import msgspec
 
 from ita_ag_oase import __version__
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
+
+Opener = Callable[..., sqlite3.Connection]
 
 # Under this name stands the number of the schema and the version of the agent that made it.
 MAKER = "schema"
@@ -25,13 +27,14 @@ class Maker(msgspec.Struct):
     agent: str
 
 
-def connect(path: Path, *, journal_mode: str = "WAL") -> sqlite3.Connection:
+def connect(path: Path, *, journal_mode: str = "WAL", opener: Opener = sqlite3.connect) -> sqlite3.Connection:
     """Return a connection to a store whose tables are up to date; the file is made where there is none.
 
-    Raises sqlite3.Error, OSError, and StoreDamaged for one that a newer version wrote.
+    `opener` is called as sqlite3.connect would be. Raises sqlite3.Error, OSError, and StoreDamaged for one that a newer
+    version wrote.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    connection = opener(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
     try:
         # Works only before the first table exists; later it is harmless.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

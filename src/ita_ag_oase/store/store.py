@@ -14,6 +14,7 @@ from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.reserve import Reserve, free_bytes
 from ita_ag_oase.store.saving import SavingLimits
+from ita_ag_oase.store.schema import Opener
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ class Store:
     """Events on their way, remembered ids, cursors and the last known settings of one agent.
 
     Every coroutine raises StoreUnavailable where the disk is full, locked or fails, and StoreDamaged where the file is.
-    In the latter case `damage` is set and `on_damage` called: only `mend`, at the next start, can help.
+    In the latter case `damage` is set and `on_damage` called: only `mend`, at the next start, can help. `opener` is
+    what opens the file.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class Store:
         *,
         storage_max_bytes: int,
         on_damage: Callable[[], None] = lambda: None,
+        opener: Opener = sqlite3.connect,
     ) -> None:
         self._path = path
-        self._database = Database(path, on_damage=self._note_damage)
+        self._database = Database(path, on_damage=self._note_damage, opener=opener)
         self._loop: asyncio.AbstractEventLoop
         self._on_damage = on_damage
         self.damage: StoreDamaged | None = None
