@@ -1,6 +1,7 @@
 """The store as the rest of the agent sees it: coroutines that return once their transaction is on disk."""
 
 import asyncio
+import functools
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -42,7 +43,8 @@ class Store:
         opener: Opener = sqlite3.connect,
     ) -> None:
         self._path = path
-        self._database = Database(path, on_damage=self._note_damage, opener=opener)
+        self._make_database = functools.partial(Database, path, on_damage=self._note_damage, opener=opener)
+        self._database = self._make_database()
         self._loop: asyncio.AbstractEventLoop
         self._on_damage = on_damage
         self.damage: StoreDamaged | None = None
@@ -72,7 +74,7 @@ class Store:
         except StoreUnavailable as err:
             if err.reason is not Reason.STORE_FULL or not self._reserve.release():
                 raise
-            self._database = Database(self._path, on_damage=self._note_damage)
+            self._database = self._make_database()
             await self._database.open()
         self._sizes = await self._database.run(registry.sizes)
         with translated(self._path):
