@@ -29,7 +29,7 @@ check: $(VENV)/.ready ## what must be green before a commit: style, types, struc
 	$(MAKE) test
 
 bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
-	@PYTHONPATH=tests $(BIN)/python bench/bench.py
+	@PYTHONPATH="$(CURDIR)/tests" $(BIN)/python bench/bench.py
 
 soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock jumps (MINUTES=3, or KILLS=1000; SEED=1; JUMPS=no)
 	@PYTHONPATH=tests $(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KILLS),--kills $(KILLS)) \
