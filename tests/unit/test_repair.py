@@ -325,3 +325,39 @@ async def test_the_cursor_of_a_setting_that_lost_events_goes_back(scene: Scene, 
         cursors = [await bench.store.cursor(row["EVENT_COLLECTION_SETTINGS_ID"]) for row in bench.rows.values()]
     assert cursors[1] == Cursor(last_fetched_time=1_700_000_035, last_event=None, position=None)
     assert (cursors[0].last_event is None, cursors[0].position) == (False, "far")
+
+
+def changed(scene: Scene, folder: Path, script: str) -> Bench:
+    """Return an agent that is about to start with the store of the scene, changed by SQL."""
+    bench = lay(scene, scene.store, folder)
+    with closing(sqlite3.connect(bench._path)) as connection:
+        connection.executescript(script)
+    return bench
+
+
+ANOTHER_OF_ITS_NAME = (
+    "INSERT INTO settings (number, id, name, last_fetched_time, last_key) VALUES (3, 'new', 'n1', 1700000000, 0);"
+    "INSERT INTO facts VALUES ('setting/3', CAST('[\"new\",\"n1\"]' AS BLOB));"
+)
+RENAMED = (
+    "UPDATE settings SET name = 'later' WHERE number = 1;"
+    "UPDATE facts SET value = CAST(replace(value, '\"n1\"', '\"later\"') AS BLOB) WHERE name = 'setting/1';"
+)
+
+
+@pytest.mark.parametrize("names", [ANOTHER_OF_ITS_NAME, RENAMED], ids=["another of its name", "renamed"])
+@pytest.mark.parametrize(
+    "damage", ["UPDATE ids SET last_seen = -1 WHERE setting = 2", "DELETE FROM groups WHERE setting = 1"]
+)
+async def test_settings_whose_names_changed_do_not_keep_a_damaged_store_from_being_mended(
+    scene: Scene, tmp_path: Path, names: str, damage: str
+) -> None:
+    bench = changed(scene, tmp_path, names)
+    events = "SELECT setting, sum(event_count) FROM groups GROUP BY setting"
+    with closing(sqlite3.connect(bench._path)) as connection:
+        held = connection.execute(events).fetchall()
+        connection.executescript(damage)
+    told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
+    assert told is not None
+    with closing(sqlite3.connect(bench._path)) as connection:
+        assert connection.execute(events).fetchall() == held
