@@ -16,7 +16,7 @@ import pytest
 from exactly_once import Bench, usable
 from ita_ag_oase.errors import ExastroUnavailable
 from ita_ag_oase.model import Cursor, Repair
-from ita_ag_oase.store import repair
+from ita_ag_oase.store import repair, schema
 from ita_ag_oase.store.saving import digest
 
 PAGE = 4_096
@@ -361,3 +361,41 @@ async def test_settings_whose_names_changed_do_not_keep_a_damaged_store_from_bei
     assert told is not None
     with closing(sqlite3.connect(bench._path)) as connection:
         assert connection.execute(events).fetchall() == held
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE facts SET value = 5 WHERE name = 'schema'",
+        "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = 0",
+        "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = -1",
+    ],
+    ids=["no text", "no number", "a number below zero"],
+)
+async def test_damage_to_what_tells_the_schema_does_not_keep_the_agent_from_starting(
+    scene: Scene, tmp_path: Path, damage: str
+) -> None:
+    bench = changed(scene, tmp_path, damage)
+    told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
+    assert told is not None
+    assert (told.groups, told.lost) == (15, 0)
+    async with bench:
+        await bench.deliver_all()
+
+
+@pytest.mark.parametrize("script", ["ANALYZE", "PRAGMA optimize = 0x10002"])
+async def test_a_store_that_a_person_has_analyzed_is_left_as_it_is(scene: Scene, tmp_path: Path, script: str) -> None:
+    bench = changed(scene, tmp_path, script)
+    assert repair.mend(bench._path, agent_name="agent-1", now=scene.now) is None
+
+
+async def test_pages_have_the_size_that_a_sound_store_has_to_have_whatever_sqlite_prefers(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+
+    def prefer_larger(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = sqlite3.connect(*arguments, **options)
+        connection.execute("PRAGMA page_size = 8192")
+        return connection
+
+    schema.connect(path, opener=prefer_larger).close()
+    assert repair.mend(path, agent_name="agent-1", now=0) is None
