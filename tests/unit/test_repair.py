@@ -5,6 +5,7 @@ import collections
 import random
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pytest
 from exactly_once import Bench, usable
 from ita_ag_oase.errors import ExastroUnavailable
 from ita_ag_oase.model import Cursor, Repair
-from ita_ag_oase.store import repair, schema
+from ita_ag_oase.store import pages, repair, schema
 from ita_ag_oase.store.saving import digest
 
 PAGE = 4_096
@@ -399,3 +400,16 @@ async def test_pages_have_the_size_that_a_sound_store_has_to_have_whatever_sqlit
 
     schema.connect(path, opener=prefer_larger).close()
     assert repair.mend(path, agent_name="agent-1", now=0) is None
+
+
+def test_pages_that_follow_each_other_in_a_circle_do_not_use_up_the_memory(tmp_path: Path) -> None:
+    size, local = 1 << 29, 512
+    cell = bytes((0x82, 0x80, 0x80, 0x80, 0, 1)) + bytes(local) + bytes((0, 0, 0, 4))
+    leaf = bytes((0x0D, 0, 0, 0, 1, 0, 0, 0, 0, 50)).ljust(50, b"\0") + cell
+    path = tmp_path / "store.sqlite3"
+    path.write_bytes(bytes(2 * PAGE) + leaf.ljust(PAGE, b"\0") + bytes((0, 0, 0, 4)).ljust(PAGE, b"\0"))
+    tracemalloc.start()
+    assert list(pages.table_rows(path)) == []
+    (_, peak_bytes) = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < size / 100
