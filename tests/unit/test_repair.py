@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exactly_once import Bench, usable
-from ita_ag_oase.errors import ExastroUnavailable
+from ita_ag_oase.errors import ExastroUnavailable, StoreDamaged
 from ita_ag_oase.model import Cursor, Repair
 from ita_ag_oase.store import pages, repair, schema
 from ita_ag_oase.store.saving import digest
@@ -413,3 +413,19 @@ def test_pages_that_follow_each_other_in_a_circle_do_not_use_up_the_memory(tmp_p
     (_, peak_bytes) = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < size / 100
+
+
+async def test_a_damaged_store_of_a_newer_version_is_left_to_that_version(scene: Scene, tmp_path: Path) -> None:
+    newer = (
+        'UPDATE facts SET value = CAST(\'{"schema":99,"agent":"9.0"}\' AS BLOB) WHERE name = \'schema\';'
+        "PRAGMA user_version = 99"
+    )
+    bench = changed(scene, tmp_path, newer)
+    whole = bench._path.read_bytes()
+    damaged = whole[: -2 * PAGE] + bytes(2 * PAGE)
+    bench._path.write_bytes(damaged)
+    assert repair.mend(bench._path, agent_name="agent-1", now=scene.now) is None
+    with pytest.raises(StoreDamaged, match=r"newer version .* version 9\.0 or later"):
+        await bench.open()
+    await asyncio.to_thread(bench.store.close)
+    assert bench._path.read_bytes()[PAGE:] == damaged[PAGE:]

@@ -73,10 +73,13 @@ def _damage(path: Path) -> str | None:
 
 
 def _finding(connection: sqlite3.Connection) -> str | None:
+    made_by, version = schema.maker(connection), schema.version(connection)
+    if made_by and made_by.schema == version > schema.newest():
+        # Whatever is wrong with it: mended by this version, it would lose what only the newer one knows of.
+        return None
     (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if finding != "ok":
         return str(finding)
-    made_by, version = schema.maker(connection), schema.version(connection)
     if made_by and made_by.schema != version:
         return f"its header says schema {version}, its content schema {made_by.schema}"
     if version > schema.newest():
