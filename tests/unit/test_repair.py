@@ -18,6 +18,7 @@ from exactly_once import Bench, usable
 from ita_ag_oase.errors import ExastroUnavailable, StoreDamaged
 from ita_ag_oase.model import Cursor, Repair
 from ita_ag_oase.store import pages, repair, schema
+from ita_ag_oase.store.remains import Remains
 from ita_ag_oase.store.saving import digest
 
 PAGE = 4_096
@@ -429,3 +430,16 @@ async def test_a_damaged_store_of_a_newer_version_is_left_to_that_version(scene:
         await bench.open()
     await asyncio.to_thread(bench.store.close)
     assert bench._path.read_bytes()[PAGE:] == damaged[PAGE:]
+
+
+def test_a_volume_too_full_to_read_from_does_not_pass_for_damage(tmp_path: Path) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, *_: Any) -> sqlite3.Cursor:
+            err = sqlite3.OperationalError("disk I/O error")
+            err.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise err
+
+    path = tmp_path / "store.sqlite3"
+    path.touch()
+    with closing(Full(path)) as connection, pytest.raises(sqlite3.OperationalError):
+        Remains(connection, path)
