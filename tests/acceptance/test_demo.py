@@ -10,7 +10,7 @@ import pytest
 
 from support import SCRIPT, AgentProcess
 
-_LAST_LINE = re.compile(r"delivered [1-9]\d* events from 3 sources, lost 0, repeated 0")
+_LAST_LINE = re.compile(r"delivered [1-9]\d* events from 4 sources, lost 0, repeated 0")
 _ARRIVAL = re.compile(r"^  \d\d:\d\d:\d\d (\S+)", re.MULTILINE)
 _SOURCES = {"zabbix-problems", "alertmanager", "flaky-api"}
 

@@ -22,6 +22,7 @@ from pytest_httpx import HTTPXMock
 from ita_ag_oase import __version__
 from ita_ag_oase.cli import main
 from ita_ag_oase.settings import Settings
+from ita_ag_oase.store import schema
 from ita_ag_oase.store.database import StoreLock
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -181,7 +182,7 @@ def test_a_store_of_a_newer_version_ends_with_code_1(
     assert main(["run"]) == 1
     assert _said(capsys)[1] == (
         f"the agent cannot go on: {store} was written by a newer version of the agent (schema 99, this one,"
-        f" {__version__}, knows 2): run the version that wrote it, or move the file away\n"
+        f" {__version__}, knows {schema.newest()}): run the version that wrote it, or move the file away\n"
     )
 
 

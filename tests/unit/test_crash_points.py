@@ -136,6 +136,14 @@ class Cycle:
         self.bench.answering = Noting(self)
         self._listed_from = 1
         self._token: bytes | None = None
+        if world.has_stock_file:
+            self._let_a_group_have_arrived()
+
+    def _let_a_group_have_arrived(self) -> None:
+        """Have Exastro know a group of which the stock agent did not learn that it was saved."""
+        setting_id = self.bench.rows["n1"]["EVENT_COLLECTION_SETTINGS_ID"]
+        self.bench.exastro.saved.append(SavedEvent("n1", "agent-1", START - 50, {"id": 3}))
+        self.bench.exastro._progress[setting_id, "agent-1"] = START - 50
 
     def note(self, instant: str) -> None:
         exastro = self.bench.exastro

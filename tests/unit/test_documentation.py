@@ -167,6 +167,12 @@ def test_files_named_in_a_document_exist(document: str) -> None:
     assert {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in FILES)} == set()
 
 
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", _text("docs/reliability.md")))))
+def test_a_test_that_holds_a_promise_exists(named: str) -> None:
+    file, _, name = named.partition("::")
+    assert re.search(rf"^ *(?:async def|def|class) {name}\b", _text(file), re.MULTILINE)
+
+
 def test_floors_of_the_architecture_are_those_of_the_import_rule() -> None:
     contracts = tomllib.loads(_text("pyproject.toml"))["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")

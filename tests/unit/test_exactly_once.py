@@ -357,7 +357,7 @@ class LifeAmongChanges(Life):
 
     # What time does
 
-    @rule(seconds=strategies.sampled_from([0, 1, 5, 60, HOUR, 20 * HOUR]), step=some_step, kill=some_kill)
+    @rule(seconds=strategies.sampled_from([0, 1, 5, 60, HOUR, 20 * HOUR, 60 * HOUR]), step=some_step, kill=some_kill)
     def let_time_pass(self, seconds: int, step: int | None, kill: Kill) -> None:
         self.bench.now += seconds
         self.step_the_clock(step)
@@ -371,7 +371,7 @@ class LifeAmongChanges(Life):
         self.bench.exastro_ahead_seconds -= step
 
     @precondition(lambda self: self.judge.arrived and not self.has_lost_the_volume)
-    @rule(seconds=strategies.sampled_from([0, 60, HOUR]))
+    @rule(seconds=strategies.sampled_from([1, 5, 20, 60, HOUR]))
     def lose_the_volume(self, seconds: int) -> None:
         """Let the agent begin anew, with keys that Exastro may know already; sources tell new events only."""
         self.has_lost_the_volume = True

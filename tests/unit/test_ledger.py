@@ -11,6 +11,7 @@ import pytest
 from exactly_once import Bench, usable
 from ita_ag_oase.errors import AgentError, StoreDamaged, StoreUnavailable
 from ita_ag_oase.model import Ledger, Verification
+from ita_ag_oase.store import schema
 from ita_ag_oase.store.access import StoreAccess
 
 REPORT = "keep a copy of the store and report it as a defect of the agent"
@@ -178,7 +179,7 @@ async def test_no_damage_at_all_raises_anything_but_our_errors(bench: Bench, see
         (
             1,
             StoreUnavailable,
-            "older version of the agent (schema 1, this one knows 2): start this version's agent once",
+            f"older version of the agent (schema 1, this one knows {schema.newest()}): start this version's agent once",
         ),
         (99, StoreDamaged, "was written by a newer version of the agent (schema 99, this one, "),
     ],
@@ -191,7 +192,7 @@ async def test_a_store_of_another_version_is_refused(
     with pytest.raises(error) as caught:
         verify(bench)
     assert words in str(caught.value)
-    change(bench, "PRAGMA user_version = 2")
+    change(bench, f"PRAGMA user_version = {schema.newest()}")
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -185,6 +186,29 @@ async def test_rows_that_make_no_sense_are_counted_and_the_rest_arrives(tmp_path
     assert (taken.groups, taken.events, taken.unreadable) == (3, 5, 8)
     assert len(bench.exastro.saved) == 5
     assert repair.mend(bench._path, agent_name="agent-1", now=START) is None
+
+
+def _scattered(connection: sqlite3.Connection) -> None:
+    for part in range(30):
+        for time in range(START - 90, START):
+            put_group(connection, "n1", time, [f"{time}-{part}-{'x' * 1_000}"], sent=0)
+
+
+async def test_the_memory_it_takes_does_not_follow_the_backlog(tmp_path: Path, stock_file: Path) -> None:
+    make_stock_file(stock_file, _scattered)
+    tracemalloc.start()
+    bench, taken = await begin(tmp_path, stock_file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    await bench.deliver_all()
+    await bench.close()
+    assert taken is not None
+    assert (taken.groups, taken.events) == (90, 2_700)
+    # The file has more than 6 MB.
+    assert peak < 4_000_000
+    times = [int(saved.event["_exastro_oase_event_id"].split("-")[0]) for saved in bench.exastro.saved]
+    assert times == sorted(times)
+    assert len(times) == 2_700
 
 
 def _break_root(path: Path, table: str) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ from ita_ag_oase.store.salvage import Salvage, opened_copy
 from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest, write_piece
 
 _DONE = "taken_over"
+# Events held in memory at most, of all groups together: those of a group need not stand together in the old file.
+_MAX_HELD_BYTES = 1_048_576
 
 
 def take_over_once(connection: sqlite3.Connection, path: Path, *, agent_name: str, now: int) -> TakeOver | None:
@@ -36,6 +36,15 @@ def take_over_once(connection: sqlite3.Connection, path: Path, *, agent_name: st
         return TakeOver(groups=0, events=0, ids=0, cursors=0, unreadable=0, problems=(str(err.strerror or err),))
 
 
+class _Group:
+    """An unsent group that is being read: what is in the store already, and what is not yet."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.events: list[bytes] = []
+        self.size = 0
+
+
 class _Taking:
     def __init__(self, connection: sqlite3.Connection, old: Salvage, *, agent_name: str, now: int) -> None:
         self._connection = connection
@@ -43,12 +52,13 @@ class _Taking:
         self._agent_name = agent_name
         self._now = now
         self._settings: dict[str, int] = {}
-        self._groups = self._events = self._ids = 0
+        self._groups: dict[tuple[int, str], _Group] = {}
+        self._held_bytes = 0
+        self._ids = 0
 
     def all(self) -> TakeOver:
         cursors = self._take_cursors()
         unsent = self._unsent_times()
-        waiting: dict[tuple[int, str], list[bytes]] = defaultdict(list)
         for name, event_id, event, fetched_time, sent_flag in self._old.rows(
             "events", ("event_collection_settings_name", "id", "event", "fetched_time", "sent_flag")
         ):
@@ -57,13 +67,12 @@ class _Taking:
                 continue
             self._take_id(name, event_id)
             if not sent_flag or (fetched_time, name) in unsent:
-                self._take_event(waiting[fetched_time, name], event)
-        for poll, ((fetched_time, name), events) in enumerate(sorted(waiting.items()), 1):
-            if events:
-                self._save_group(poll, name, fetched_time, events)
+                self._take_event(name, fetched_time, event)
+        for group in self._groups.values():
+            self._write(group)
         return TakeOver(
-            groups=self._groups,
-            events=self._events,
+            groups=len(self._groups),
+            events=self._complete_groups(),
             ids=self._ids,
             cursors=cursors,
             unreadable=self._old.unreadable,
@@ -104,32 +113,56 @@ class _Taking:
             (self._setting(name), digest(str(event_id)), self._now),
         ).rowcount
 
-    def _take_event(self, events: list[bytes], event: Any) -> None:
+    def _take_event(self, name: str, fetched_time: int, event: Any) -> None:
         try:
             value = json.loads(event)
-            if isinstance(value, dict):
-                events.append(_encoded(value))
-                return
         except (TypeError, ValueError, RecursionError):
-            pass
-        self._old.unreadable += 1
+            value = None
+        if not isinstance(value, dict):
+            self._old.unreadable += 1
+            return
+        encoded = _encoded(value)
+        group = self._group(name, fetched_time)
+        group.events.append(encoded)
+        group.size += len(encoded)
+        self._held_bytes += len(encoded)
+        if group.size >= PIECE_BYTES:
+            self._write(group)
+        elif self._held_bytes >= _MAX_HELD_BYTES:
+            for one in self._groups.values():
+                self._write(one)
 
-    def _save_group(self, poll: int, name: str, fetched_time: int, events: list[bytes]) -> None:
-        setting = self._setting(name)
-        # The stock agent may have sent it without learning its fate.
-        number = self._connection.execute(
-            "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, key, maybe_saved, event_count,"
-            " byte_count) VALUES (?1, ?2, 0, ?3, ?4, ?4, 1, ?5, ?6)",
-            (setting, poll, self._agent_name, fetched_time, len(events), sum(len(event) + 1 for event in events)),
-        ).lastrowid
-        for piece in _pieces(events):
-            write_piece(self._connection, int(number or 0), piece)
-        self._connection.execute(
-            "UPDATE settings SET last_key = max(last_key, ?), seen = seen + ?, new = new + ? WHERE number = ?",
-            (fetched_time, len(events), len(events), setting),
+    def _group(self, name: str, fetched_time: int) -> _Group:
+        if (fetched_time, name) not in self._groups:
+            # The stock agent may have sent it without learning its fate.
+            number = self._connection.execute(
+                "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, key, maybe_saved,"
+                " event_count, byte_count) VALUES (?1, 0, 0, ?2, ?3, ?3, 1, 0, 0)",
+                (self._setting(name), self._agent_name, fetched_time),
+            ).lastrowid
+            self._groups[fetched_time, name] = _Group(int(number or 0))
+        return self._groups[fetched_time, name]
+
+    def _write(self, group: _Group) -> None:
+        if group.events:
+            write_piece(self._connection, group.number, group.events)
+        self._held_bytes -= group.size
+        group.events, group.size = [], 0
+
+    def _complete_groups(self) -> int:
+        """Bring the groups in order, and count their events; return how many there are."""
+        self._connection.executemany(
+            "UPDATE groups SET poll = ?, (event_count, byte_count) = (SELECT sum(event_count), sum(length(events) + 1)"
+            " FROM pieces WHERE group_number = groups.number) WHERE number = ?",
+            [(poll, self._groups[key].number) for poll, key in enumerate(sorted(self._groups), 1)],
         )
-        self._groups += 1
-        self._events += len(events)
+        self._connection.execute(
+            "UPDATE settings SET (last_key, seen, new) = (SELECT max(settings.last_key, max(g.key)),"
+            " sum(g.event_count), sum(g.event_count) FROM groups g WHERE g.setting = settings.number)"
+            " WHERE number IN (SELECT setting FROM groups)"
+        )
+        (events,) = self._connection.execute("SELECT coalesce(sum(event_count), 0) FROM groups").fetchone()
+        return int(events)
 
 
 def _is_time(value: Any) -> bool:
@@ -144,16 +177,3 @@ def _encoded(event: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:
         text = json.dumps(event, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
         return msgspec.json.encode(json.loads(text.decode("utf-16-le", "replace")))
-
-
-def _pieces(events: Iterable[bytes]) -> Iterator[list[bytes]]:
-    piece: list[bytes] = []
-    size = 0
-    for event in events:
-        piece.append(event)
-        size += len(event)
-        if size >= PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece

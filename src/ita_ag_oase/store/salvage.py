@@ -13,7 +13,7 @@ SIDE_FILES = ("-journal", "-wal", "-shm")
 _ROWS_PER_PAGE = 512
 # A file where this many look-ups fail has little left to save, and the agent is waited for.
 _MAX_FAILURES = 20_000
-_STEP_ROWS = 4_096
+_STEP_ROWS = 256
 
 
 class Salvage:
