@@ -180,6 +180,16 @@ async def test_exastros_clock_that_was_set_between_two_lives_on_one_machine_move
     assert await world.cursor() == 0.0
 
 
+async def test_what_waits_is_settled_by_the_clock_that_was_set_right(world: World) -> None:
+    await world.bench.poll("n1", [usable(1)])
+    await world.bench.store.shift(-7_200, {})
+    await world.bench.deliver_all()
+    settled = await world.bench.store._database.run(
+        lambda connection: connection.execute("SELECT settled_time FROM settings WHERE name = 'n1'").fetchall()
+    )
+    assert settled == [(int(START) - 7_200,)]
+
+
 async def test_a_step_is_known_also_after_a_life_that_exastro_never_answered(world: World) -> None:
     await world.meet()
     world.wall += 7_200
