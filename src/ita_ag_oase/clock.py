@@ -54,6 +54,11 @@ class SteadyClock:
         """What this clock is ahead of `elapsed`: the same while neither it nor the machine is set anew."""
         return self._wall_offset + self._correction
 
+    @property
+    def is_wall(self) -> bool:
+        """Whether this clock is the wall clock: no step is left out."""
+        return abs(self._correction) < _STEP_SECONDS
+
     def now(self) -> float:
         """Return the seconds since the epoch."""
         wall = self._wall()

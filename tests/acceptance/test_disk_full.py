@@ -1,10 +1,12 @@
 """A volume without space: polling pauses, delivery goes on, and with the space polling comes back, without hands."""
 
 import os
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 from ita_ag_oase.demo.exastro import DemoExastro
+from ita_ag_oase.store.reserve import Reserve
 from support import Deploy, ListSource, arrived, wait_for_all
 
 NAMES = [f"source-{number}" for number in range(6)]
@@ -46,6 +48,11 @@ def test_an_agent_starts_and_delivers_on_a_volume_that_is_full_to_the_last_byte(
         wait_for_all(second, exastro, source)
         assert second.terminate() == 0
         assert arrived(exastro, source.name) == source.ids
+
+
+def test_a_volume_without_room_for_another_file_is_full(volume: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(volume)], check=True)
+    assert not Reserve(volume / "store.sqlite3").hold()
 
 
 def _fill(file: Path) -> None:

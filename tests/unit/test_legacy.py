@@ -12,6 +12,7 @@ import pytest
 
 from exactly_once import Bench, usable
 from ita_ag_oase.model import Cursor, Saved, TakeOver
+from ita_ag_oase.store import repair
 from stock_agent import make_stock_file, put_group
 
 START = 1_700_000_000
@@ -169,8 +170,11 @@ def _odd(connection: sqlite3.Connection) -> None:
         ("n1", "9", "[1]", START - 40, 0),
         (None, "10", "{}", START - 40, 0),
         ("n1", "11", '{"x": NaN}', "soon", 0),
+        ("n1", "12", "{}", -1, 0),
+        ("n1", "13", "{}", 1 << 60, 0),
     ]
     connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT INTO last_fetched_time VALUES (?, ?)", [("n3", 0), ("n4", 1 << 60)])
 
 
 async def test_rows_that_make_no_sense_are_counted_and_the_rest_arrives(tmp_path: Path, stock_file: Path) -> None:
@@ -179,8 +183,9 @@ async def test_rows_that_make_no_sense_are_counted_and_the_rest_arrives(tmp_path
     await bench.deliver_all()
     await bench.close()
     assert taken is not None
-    assert (taken.groups, taken.events, taken.unreadable) == (3, 5, 4)
+    assert (taken.groups, taken.events, taken.unreadable) == (3, 5, 8)
     assert len(bench.exastro.saved) == 5
+    assert repair.mend(bench._path, agent_name="agent-1", now=START) is None
 
 
 def _scattered(connection: sqlite3.Connection) -> None:

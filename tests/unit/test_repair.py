@@ -5,6 +5,7 @@ import collections
 import random
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 
 from exactly_once import Bench, usable
-from ita_ag_oase.errors import ExastroUnavailable
+from ita_ag_oase.errors import ExastroUnavailable, StoreDamaged
 from ita_ag_oase.model import Cursor, Repair
-from ita_ag_oase.store import repair
+from ita_ag_oase.store import pages, repair, schema
+from ita_ag_oase.store.remains import Remains
 from ita_ag_oase.store.saving import digest
 
 PAGE = 4_096
@@ -325,3 +327,119 @@ async def test_the_cursor_of_a_setting_that_lost_events_goes_back(scene: Scene, 
         cursors = [await bench.store.cursor(row["EVENT_COLLECTION_SETTINGS_ID"]) for row in bench.rows.values()]
     assert cursors[1] == Cursor(last_fetched_time=1_700_000_035, last_event=None, position=None)
     assert (cursors[0].last_event is None, cursors[0].position) == (False, "far")
+
+
+def changed(scene: Scene, folder: Path, script: str) -> Bench:
+    """Return an agent that is about to start with the store of the scene, changed by SQL."""
+    bench = lay(scene, scene.store, folder)
+    with closing(sqlite3.connect(bench._path)) as connection:
+        connection.executescript(script)
+    return bench
+
+
+ANOTHER_OF_ITS_NAME = (
+    "INSERT INTO settings (number, id, name, last_fetched_time, last_key) VALUES (3, 'new', 'n1', 1700000000, 0);"
+    "INSERT INTO facts VALUES ('setting/3', CAST('[\"new\",\"n1\"]' AS BLOB));"
+)
+RENAMED = (
+    "UPDATE settings SET name = 'later' WHERE number = 1;"
+    "UPDATE facts SET value = CAST(replace(value, '\"n1\"', '\"later\"') AS BLOB) WHERE name = 'setting/1';"
+)
+
+
+@pytest.mark.parametrize("names", [ANOTHER_OF_ITS_NAME, RENAMED], ids=["another of its name", "renamed"])
+@pytest.mark.parametrize(
+    "damage", ["UPDATE ids SET last_seen = -1 WHERE setting = 2", "DELETE FROM groups WHERE setting = 1"]
+)
+async def test_settings_whose_names_changed_do_not_keep_a_damaged_store_from_being_mended(
+    scene: Scene, tmp_path: Path, names: str, damage: str
+) -> None:
+    bench = changed(scene, tmp_path, names)
+    events = "SELECT setting, sum(event_count) FROM groups GROUP BY setting"
+    with closing(sqlite3.connect(bench._path)) as connection:
+        held = connection.execute(events).fetchall()
+        connection.executescript(damage)
+    told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
+    assert told is not None
+    with closing(sqlite3.connect(bench._path)) as connection:
+        assert connection.execute(events).fetchall() == held
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE facts SET value = 5 WHERE name = 'schema'",
+        "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = 0",
+        "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = -1",
+    ],
+    ids=["no text", "no number", "a number below zero"],
+)
+async def test_damage_to_what_tells_the_schema_does_not_keep_the_agent_from_starting(
+    scene: Scene, tmp_path: Path, damage: str
+) -> None:
+    bench = changed(scene, tmp_path, damage)
+    told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
+    assert told is not None
+    assert (told.groups, told.lost) == (15, 0)
+    async with bench:
+        await bench.deliver_all()
+
+
+@pytest.mark.parametrize("script", ["ANALYZE", "PRAGMA optimize = 0x10002"])
+async def test_a_store_that_a_person_has_analyzed_is_left_as_it_is(scene: Scene, tmp_path: Path, script: str) -> None:
+    bench = changed(scene, tmp_path, script)
+    assert repair.mend(bench._path, agent_name="agent-1", now=scene.now) is None
+
+
+async def test_pages_have_the_size_that_a_sound_store_has_to_have_whatever_sqlite_prefers(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+
+    def prefer_larger(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = sqlite3.connect(*arguments, **options)
+        connection.execute("PRAGMA page_size = 8192")
+        return connection
+
+    schema.connect(path, opener=prefer_larger).close()
+    assert repair.mend(path, agent_name="agent-1", now=0) is None
+
+
+def test_pages_that_follow_each_other_in_a_circle_do_not_use_up_the_memory(tmp_path: Path) -> None:
+    size, local = 1 << 29, 512
+    cell = bytes((0x82, 0x80, 0x80, 0x80, 0, 1)) + bytes(local) + bytes((0, 0, 0, 4))
+    leaf = bytes((0x0D, 0, 0, 0, 1, 0, 0, 0, 0, 50)).ljust(50, b"\0") + cell
+    path = tmp_path / "store.sqlite3"
+    path.write_bytes(bytes(2 * PAGE) + leaf.ljust(PAGE, b"\0") + bytes((0, 0, 0, 4)).ljust(PAGE, b"\0"))
+    tracemalloc.start()
+    assert list(pages.table_rows(path)) == []
+    (_, peak_bytes) = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < size / 100
+
+
+async def test_a_damaged_store_of_a_newer_version_is_left_to_that_version(scene: Scene, tmp_path: Path) -> None:
+    newer = (
+        'UPDATE facts SET value = CAST(\'{"schema":99,"agent":"9.0"}\' AS BLOB) WHERE name = \'schema\';'
+        "PRAGMA user_version = 99"
+    )
+    bench = changed(scene, tmp_path, newer)
+    whole = bench._path.read_bytes()
+    damaged = whole[: -2 * PAGE] + bytes(2 * PAGE)
+    bench._path.write_bytes(damaged)
+    assert repair.mend(bench._path, agent_name="agent-1", now=scene.now) is None
+    with pytest.raises(StoreDamaged, match=r"newer version .* version 9\.0 or later"):
+        await bench.open()
+    await asyncio.to_thread(bench.store.close)
+    assert bench._path.read_bytes()[PAGE:] == damaged[PAGE:]
+
+
+def test_a_volume_too_full_to_read_from_does_not_pass_for_damage(tmp_path: Path) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, *_: Any) -> sqlite3.Cursor:
+            err = sqlite3.OperationalError("disk I/O error")
+            err.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise err
+
+    path = tmp_path / "store.sqlite3"
+    path.touch()
+    with closing(Full(path)) as connection, pytest.raises(sqlite3.OperationalError):
+        Remains(connection, path)

@@ -30,6 +30,7 @@ from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, Saved
 from ita_ag_oase.store.database import Database, Work
+from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
 
@@ -361,6 +362,14 @@ async def test_known_settings_serve_at_start_while_exastro_is_down(house: House)
         _applied("n2", started=1, stopped=0),
         FETCHING,
     ]
+
+
+@pytest.mark.parametrize("damaged", [b'[{"a', b'["\xff"]', b"[5]", b"5"])
+async def test_known_settings_that_the_disk_has_changed_do_not_keep_the_agent_from_starting(
+    house: House, damaged: bytes
+) -> None:
+    await house.store.keep_fact(KNOWN_ROWS, damaged)
+    await house.roster.start_with_known()
 
 
 @pytest.mark.looptime

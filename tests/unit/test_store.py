@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,27 @@ def serial(number: int, text: str, unavailable: str | None = None) -> Event:
 
 async def cursor_of(bench: Bench, name: str) -> Cursor:
     return await bench.store.cursor(bench.rows[name]["EVENT_COLLECTION_SETTINGS_ID"])
+
+
+class FailingBench(Bench):
+    """An agent on a volume that fails to write where a statement begins so."""
+
+    def __init__(self, folder: Path, failing: Collection[str]) -> None:
+        super().__init__(folder)
+        self._failing = failing
+
+    def _connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        failing = self._failing
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+                if sql.startswith(tuple(failing)):
+                    err = sqlite3.OperationalError("disk I/O error")
+                    err.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+                    raise err
+                return super().execute(sql, *values)
+
+        return super()._connect(*arguments, factory=Connection, **options)
 
 
 class TestIds:
@@ -216,6 +237,24 @@ class TestRoom:
         await bench.close()
         assert bench._path.stat().st_size < 300_000
         await bench.open()
+
+    @pytest.mark.looptime
+    async def test_polling_comes_back_where_the_volume_was_not_full_after_all(self, tmp_path: Path) -> None:
+        failing = {"INSERT INTO pieces"}
+        async with FailingBench(tmp_path, failing) as bench:
+            with pytest.raises(StoreUnavailable, match="no space"):
+                await bench.poll("n1", [usable(1)])
+            failing.clear()
+            with pytest.raises(StoreUnavailable, match="no space"):
+                bench.store.require_room()
+            await asyncio.sleep(60)
+            bench.store.require_room()
+
+    async def test_what_was_delivered_is_done_where_its_space_cannot_be_given_back(self, tmp_path: Path) -> None:
+        async with FailingBench(tmp_path, {"PRAGMA incremental_vacuum"}) as bench:
+            await bench.poll("n1", [usable(number, text="x" * 1_000) for number in range(100)])
+            bench.store._reserve.release()
+            assert await bench.delivery.deliver_next() is not None
 
 
 class TestFile:

@@ -103,6 +103,13 @@ class TestNames:
         rendered = Template("{{ EXASTRO_LAST_FETCHED_EVENT.n }}", column="URL").render(names)
         assert rendered == str(json.loads(event)["n"])
 
+    @pytest.mark.parametrize("event", [b'{"n', b'{"n": "\xff"}'])
+    def test_a_last_event_that_the_disk_has_changed_does_not_end_polling(self, event: bytes) -> None:
+        names = TemplateNames(
+            Cursor(LAST, event), {}, last_fetched=clock.local(LAST, TOKYO), current=clock.local(LAST, TOKYO)
+        )
+        assert Template("{{ EXASTRO_LAST_FETCHED_EVENT_IS_EXIST }}", column="URL").render(names) == "False"
+
     def test_the_row_cannot_be_changed(self) -> None:
         row = {"NOTE": "a"}
         template = Template('{{ EXASTRO_EVENT_COLLECTION_SETTING.update({"NOTE": "b"}) }}', column="URL")

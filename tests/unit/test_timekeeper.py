@@ -1,5 +1,7 @@
 """The agent's clock, Exastro's, and what moves when they disagree."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
@@ -118,8 +120,9 @@ async def test_a_step_between_two_lives_on_one_machine_is_known_without_exastro(
     assert await world.cursor() == step
 
 
-async def test_what_is_kept_of_the_clocks_and_cannot_be_read_is_left_out(world: World) -> None:
-    await world.bench.store.keep_fact("clock", b"damaged")
+@pytest.mark.parametrize("kept", [b"damaged", b'{"boot_id":"\xff","offset":1.0,"difference":null}'])
+async def test_what_is_kept_of_the_clocks_and_cannot_be_read_is_left_out(world: World, kept: bytes) -> None:
+    await world.bench.store.keep_fact("clock", kept)
     await world.begin(elsewhere=False)
     assert await world.meet() == 0.0
 
@@ -137,6 +140,69 @@ async def test_a_clock_that_was_set_right_between_two_lives_takes_the_cursors_al
     await world.begin()
     await world.meet()
     assert await world.cursor() == 0.0
+
+
+async def test_cursors_move_once_however_many_answers_tell_that_the_clock_was_set_right(world: World) -> None:
+    world.wall += 7_200
+    await world.begin()
+    await world.meet()
+    world.bench.now = world.wall
+    await world.bench.poll("n1", [])
+    world.wall -= 7_200
+    await world.begin()
+    await asyncio.gather(world.meet(), world.meet())
+    assert await world.cursor() == 0.0
+
+
+async def test_cursors_move_once_where_the_answer_is_given_up_meanwhile(world: World) -> None:
+    await world.meet()
+    world.wall += 7_200
+    may_go_on = threading.Event()
+    busy = asyncio.create_task(world.bench.store._database.run(lambda _: may_go_on.wait()))
+    answer = asyncio.create_task(world.meet(exastro_ahead=7_200))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    may_go_on.set()
+    await busy
+    answer.cancel()
+    await asyncio.wait([answer])
+    assert await world.meet(exastro_ahead=7_200) == 7_200
+    assert await world.cursor() == 7_200
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 7_200), (0, -7_200), (7_200, 0)])
+async def test_exastros_clock_that_was_set_between_two_lives_on_one_machine_moves_nothing(
+    world: World, before: float, after: float
+) -> None:
+    await world.meet(exastro_ahead=before)
+    await world.begin(elsewhere=False)
+    assert await world.meet(exastro_ahead=after) == 0.0
+    assert await world.cursor() == 0.0
+
+
+async def test_what_waits_is_settled_by_the_clock_that_was_set_right(world: World) -> None:
+    await world.bench.poll("n1", [usable(1)])
+    await world.bench.store.shift(-7_200, {})
+    await world.bench.deliver_all()
+    settled = await world.bench.store._database.run(
+        lambda connection: connection.execute("SELECT settled_time FROM settings WHERE name = 'n1'").fetchall()
+    )
+    assert settled == [(int(START) - 7_200,)]
+
+
+async def test_a_step_is_known_also_after_a_life_that_exastro_never_answered(world: World) -> None:
+    await world.meet()
+    world.wall += 7_200
+    await world.begin()
+    await world.begin(elsewhere=False)
+    assert await world.meet() == 0.0
+    assert await world.cursor() == 0.0
+
+
+async def test_a_cursor_never_passes_the_moment_that_it_stands_for(world: World) -> None:
+    world.wall += 3.6
+    await world.meet(exastro_ahead=3.6)
+    assert await world.cursor() == 3.0
 
 
 async def test_a_difference_that_stays_is_told_once_and_changes_nothing(world: World) -> None:

@@ -1,7 +1,9 @@
 """Keeps the agent's clock steady, with Exastro's clock to decide which of two is right."""
 
+import asyncio
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -22,17 +24,21 @@ _NEWS_SECONDS = 2.0
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """By how many seconds the agent's clock is ahead: of the time since the machine started, and of Exastro's clock."""
+    """By how many seconds the agent's clock is ahead: of the time since the machine started, and of Exastro's clock.
+
+    `is_compared` is False while `difference` is that of an earlier start of the machine.
+    """
 
     boot_id: str | None
     offset: float
     difference: float | None
+    is_compared: bool = True
 
     def is_near(self, other: "_Kept") -> bool:
         """Whether the other tells nothing new."""
         differences = (self.difference or 0.0) - (other.difference or 0.0)
         return (
-            self.boot_id == other.boot_id
+            (self.boot_id, self.is_compared) == (other.boot_id, other.is_compared)
             and (self.difference is None) == (other.difference is None)
             and abs(self.offset - other.offset) < _NEWS_SECONDS
             and abs(differences) < _NEWS_SECONDS
@@ -57,19 +63,24 @@ class Timekeeper:
     ) -> None:
         self._make_clock = functools.partial(SteadyClock, wall=wall, elapsed=elapsed, on_step=_tell_step)
         self.clock = self._make_clock()
+        self._elapsed = elapsed
         self._store = store
         self._boot_id = boot_id or clock.boot_id()
         self._has_compared = False
         self._kept: _Kept | None = None
         self._is_told = False
+        # Answers come side by side, and none may move the cursors for what another is moving them for.
+        self._comparing = asyncio.Lock()
 
     async def open(self) -> None:
         """Go on from the clock of the last life. Raises the store's errors."""
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             self._kept = msgspec.json.decode(await self._store.fact(_FACT) or b"", type=_Kept)
-        if self._kept and self._kept.boot_id == self._boot_id:
+        if self._kept and self._kept.boot_id == self._boot_id is not None:
             self.clock = self._make_clock(offset=self._kept.offset)
             self.clock.now()
+            # Where it did not step, a difference that changed is a step of Exastro's clock.
+            self._has_compared = self._kept.is_compared and self.clock.is_wall
         await self._keep(self._kept.difference if self._kept else None)
 
     async def note(self, reference: float) -> None:
@@ -80,35 +91,45 @@ class Timekeeper:
 
     async def compare(self, reference: float) -> None:
         """Compare with Exastro's clock, and move where that speaks for it. Raises the store's errors."""
-        if not self._has_compared:
-            await self._compare_with_last_life(reference)
-        way = self.clock.way_to_wall(reference)
-        if way:
-            await self._move(way, cursors=way, reference=reference)
-            _log.warning("clock_followed", seconds=round(way), action="the cursors moved with the clock")
-        difference = self.clock.now() - reference
-        await self._keep(difference)
-        self._tell(difference)
+        # Who gives up waiting for the answer cannot know whether the cursors have moved by then.
+        await asyncio.shield(asyncio.create_task(self._compare(reference - self._elapsed()), name="clock"))
 
-    async def _compare_with_last_life(self, reference: float) -> None:
+    async def _compare(self, exastro_offset: float) -> None:
+        async with self._comparing:
+            if not self._has_compared:
+                await self._compare_with_last_life(exastro_offset)
+            way = self.clock.way_to_wall(exastro_offset + self._elapsed())
+            if way:
+                await self._move(way, cursors=way, exastro_offset=exastro_offset)
+                _log.warning("clock_followed", seconds=round(way), action="the cursors moved with the clock")
+            difference = self._difference(exastro_offset)
+            await self._keep(difference)
+            self._tell(difference)
+
+    def _difference(self, exastro_offset: float) -> float:
+        self.clock.now()
+        return self.clock.offset - exastro_offset
+
+    async def _compare_with_last_life(self, exastro_offset: float) -> None:
         before = self._kept.difference if self._kept else None
-        difference = self.clock.now() - reference
+        difference = self._difference(exastro_offset)
         step = 0.0 if before is None else difference - before
-        if before is not None and abs(step) > _NOISE_SECONDS:
-            if abs(difference) > abs(before):
-                _tell_step(step)
-                self.clock.move(-step)
-            else:
-                # It was wrong, and was set right in between.
-                await self._move(0.0, cursors=step, reference=reference)
+        is_step = before is not None and abs(step) > _NOISE_SECONDS
+        if is_step and abs(difference) > abs(before or 0.0):
+            _tell_step(step)
+            self.clock.move(-step)
+        elif is_step:
+            # It was wrong, and was set right in between.
+            await self._move(0.0, cursors=step, exastro_offset=exastro_offset)
         self._has_compared = True
 
-    async def _move(self, seconds: float, *, cursors: float, reference: float) -> None:
+    async def _move(self, seconds: float, *, cursors: float, exastro_offset: float) -> None:
         # First the clock, so that a poll which began by the old one is not saved behind the cursors' back.
         self.clock.move(seconds)
-        kept = self._known(self.clock.now() - reference)
+        kept = msgspec.structs.replace(self._known(self._difference(exastro_offset)), is_compared=True)
         try:
-            await self._store.shift(round(cursors), {_FACT: msgspec.json.encode(kept)})
+            # Down, so that a cursor never passes the moment that it stands for.
+            await self._store.shift(math.floor(cursors), {_FACT: msgspec.json.encode(kept)})
         except BaseException:
             self.clock.move(-seconds)
             raise
@@ -121,7 +142,12 @@ class Timekeeper:
             self._kept = known
 
     def _known(self, difference: float | None) -> _Kept:
-        return _Kept(boot_id=self._boot_id, offset=self.clock.offset, difference=difference)
+        return _Kept(
+            boot_id=self._boot_id,
+            offset=self.clock.offset,
+            difference=difference,
+            is_compared=self._has_compared or difference is None,
+        )
 
     def _tell(self, difference: float) -> None:
         is_far = abs(difference) >= _TOLD_FROM_SECONDS

@@ -65,14 +65,21 @@ class TemplateNames:
 
     def as_mapping(self, *, with_event: bool) -> dict[str, Any]:
         """Return the variables; the last event is decoded only where `with_event`."""
-        event = self._cursor.last_event if with_event else None
+        event = self._last_event() if with_event else None
         return {
             "EXASTRO_LAST_FETCHED_TIMESTAMP": self._cursor.last_fetched_time,
             "EXASTRO_LAST_FETCHED_TIME": self._last_fetched,
             "EXASTRO_LAST_FETCHED_YY_MM_DD": self._last_fetched.strftime("%Y/%m/%d %H:%M:%S"),
             "EXASTRO_LAST_FETCHED_DD_MM_YY": self._last_fetched.strftime("%d/%m/%y %H:%M:%S"),
             "EXASTRO_CURRENT_TIME": self._current,
-            "EXASTRO_LAST_FETCHED_EVENT_IS_EXIST": self._cursor.last_event is not None,
-            "EXASTRO_LAST_FETCHED_EVENT": json.loads(event) if event is not None else None,
+            "EXASTRO_LAST_FETCHED_EVENT_IS_EXIST": event is not None,
+            "EXASTRO_LAST_FETCHED_EVENT": event,
             "EXASTRO_EVENT_COLLECTION_SETTING": dict(self._row),
         }
+
+    def _last_event(self) -> Any:
+        try:
+            return json.loads(self._cursor.last_event or b"null")
+        except ValueError:
+            # The disk has changed it. As without one, the source is asked by the time.
+            return None

@@ -50,7 +50,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
 _SQL_TYPES = {int: "integer", str: "text", bytes: "blob", NoneType: "null"}
 _GREATEST = {"in_request": 1, "maybe_saved": 3}
 # More than this is no number, time or count of the store's.
-_GREATEST_OF_ALL = (1 << 53) - 1
+GREATEST_INTEGER = (1 << 53) - 1
 
 TABLES = frozenset(_COLUMNS)
 
@@ -82,4 +82,4 @@ def unfit_query(table: str, present: Container[str]) -> str:
 
 
 def _greatest(name: str) -> int:
-    return _GREATEST.get(name, _GREATEST_OF_ALL)
+    return _GREATEST.get(name, GREATEST_INTEGER)

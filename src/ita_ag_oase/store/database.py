@@ -21,7 +21,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 _JOBS_PER_TRANSACTION = 100
 # No space, or a quota or limit that SQLite takes for a failing disk.
-_NO_SPACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+NO_SPACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class StoreLock:
@@ -192,7 +192,7 @@ def no_space(path: Path) -> StoreUnavailable:
 
 def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
     extended_code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    if extended_code in _NO_SPACE:
+    if extended_code in NO_SPACE:
         return no_space(path)
     code = extended_code & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

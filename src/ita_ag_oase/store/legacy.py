@@ -9,6 +9,7 @@ import msgspec
 
 from ita_ag_oase.model import TakeOver
 from ita_ag_oase.store import registry
+from ita_ag_oase.store.columns import GREATEST_INTEGER
 from ita_ag_oase.store.salvage import Salvage, opened_copy
 from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest, write_piece
 
@@ -61,7 +62,7 @@ class _Taking:
         for name, event_id, event, fetched_time, sent_flag in self._old.rows(
             "events", ("event_collection_settings_name", "id", "event", "fetched_time", "sent_flag")
         ):
-            if not isinstance(name, str) or not isinstance(fetched_time, int):
+            if not isinstance(name, str) or not _is_time(fetched_time):
                 self._old.unreadable += 1
                 continue
             self._take_id(name, event_id)
@@ -81,7 +82,7 @@ class _Taking:
     def _take_cursors(self) -> int:
         count = 0
         for name, time in self._old.rows("last_fetched_time", ("event_collection_settings_name", "last_fetched_time")):
-            if isinstance(name, str) and isinstance(time, int):
+            if isinstance(name, str) and _is_time(time):
                 self._setting(name, time)
                 count += 1
             else:
@@ -162,6 +163,11 @@ class _Taking:
         )
         (events,) = self._connection.execute("SELECT coalesce(sum(event_count), 0) FROM groups").fetchone()
         return int(events)
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value is one that the store takes for a time, with a key before it."""
+    return isinstance(value, int) and KEY_STRIDE <= value <= GREATEST_INTEGER
 
 
 def _encoded(event: dict[str, Any]) -> bytes:

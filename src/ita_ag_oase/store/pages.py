@@ -79,10 +79,12 @@ def _payload(file: BinaryIO, page: bytes, at: int, size: int, most: int) -> byte
     local = local if local <= most else _LEAST_LOCAL
     parts, found = [page[at : at + local]], local
     following = _uint(page[at + local : at + local + 4])
+    passed: set[int] = set()
     while found < size:
         page = _page(file, following)
-        if len(page) < PAGE_BYTES:
-            raise ValueError("a row goes over to a page that is not there")
+        if len(page) < PAGE_BYTES or following in passed:
+            raise ValueError("a row goes over to a page that is not there, or in a circle")
+        passed.add(following)
         parts.append(page[4 : 4 + size - found])
         found += len(parts[-1])
         following = _uint(page[:4])

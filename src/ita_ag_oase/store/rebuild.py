@@ -42,7 +42,6 @@ class _Rebuild:
         self._new = new
         self._agent_name = agent_name
         self._now = now
-        self._numbers: dict[str, int] = {}
 
     def all(self) -> Repair:
         self._take_facts()
@@ -85,10 +84,13 @@ class _Rebuild:
             row = (*identity, *values, lost or 0, settled_time or 0, position)
             if columns.fits("settings", row):
                 self._insert("settings", row)
-                self._numbers[row[2]] = row[0]
+        known = self._known()
         for identity in identities:
-            if identity[0] not in self._numbers.values():
+            if identity[0] not in known:
                 self._add_setting(*identity)
+
+    def _known(self) -> set[int]:
+        return {number for (number,) in self._new.execute("SELECT number FROM settings")}
 
     def _identities(self) -> list[Identity]:
         """Return number, id and name of the settings as facts tell them, once more than in their rows."""
@@ -96,12 +98,12 @@ class _Rebuild:
         return [identity for identity in (registry.identity_in(*fact) for fact in facts) if identity]
 
     def _add_setting(self, number: int | None, setting_id: str | None, name: str) -> int:
+        # Where damage gave the id to another row, that one is no likelier.
         added = self._new.execute(
-            "INSERT INTO settings (number, id, name, last_fetched_time, last_key) VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO settings (number, id, name, last_fetched_time, last_key) VALUES (?, ?, ?, ?, ?)",
             (number, setting_id, name, self._now, self._now - KEY_STRIDE),
         ).lastrowid
-        self._numbers[name] = int(added or 0)
-        return self._numbers[name]
+        return int(added or 0)
 
     def _take_pieces(self) -> None:
         for row in self._old.rows("pieces"):
@@ -109,7 +111,7 @@ class _Rebuild:
                 self._insert("pieces", row)
 
     def _take_groups(self) -> None:
-        known = set(self._numbers.values())
+        known = self._known()
         for *values, fetched_time in self._old.rows("groups"):
             row = (*values, fetched_time or 0)
             if columns.fits("groups", row) and row[1] in known:
@@ -146,8 +148,12 @@ class _Rebuild:
 
     def _setting_of(self, origin: _Origin) -> int:
         """Return the number of the setting that the labels of an event name, making a row for it if needed."""
-        name = origin.setting_name or ""
-        return self._numbers[name] if name in self._numbers else self._add_setting(None, origin.setting_id, name)
+        # By its id first: it may have been renamed since, and another may have its name.
+        found = self._new.execute(
+            "SELECT number FROM settings WHERE id = ?1 OR name = ?2 ORDER BY id IS ?1 DESC LIMIT 1",
+            (origin.setting_id, origin.setting_name),
+        ).fetchone()
+        return int(found[0]) if found else self._add_setting(None, origin.setting_id, origin.setting_name or "")
 
     def _count_anew(self) -> None:
         """See that groups hold what they say, and that those without events are gone."""
@@ -158,7 +164,7 @@ class _Rebuild:
         )
 
     def _take_ids(self) -> None:
-        known = set(self._numbers.values())
+        known = self._known()
         rows = (row for row in self._old.keyed_rows("ids") if columns.fits("ids", row))
         self._new.executemany(
             "INSERT OR IGNORE INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",

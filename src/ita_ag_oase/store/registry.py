@@ -85,6 +85,7 @@ def shift(connection: sqlite3.Connection, seconds: int) -> None:
         " settled_time = max(0, settled_time + ?1)",
         (seconds,),
     )
+    connection.execute("UPDATE groups SET fetched_time = max(0, fetched_time + ?)", (seconds,))
     connection.execute("UPDATE ids SET last_seen = max(0, last_seen + ?)", (seconds,))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ita_ag_oase.store import columns, pages, schema
+from ita_ag_oase.store.database import NO_SPACE
 from ita_ag_oase.store.salvage import connect_to_damaged
 
 # What reading damage raises; the words of an error may be damaged text themselves.
@@ -20,7 +21,8 @@ Row = tuple[Any, ...]
 class Remains:
     """Hands out rows by SQL, as far as that goes, and then from whatever page still holds some.
 
-    Rows from pages may be those of other tables. `problems` says what stood in the way, `damaged_tables` where.
+    Rows from pages may be those of other tables. `problems` says what stood in the way, `damaged_tables` where. Raises
+    sqlite3.OperationalError where the volume has no space to read.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -62,6 +64,9 @@ class Remains:
         return ", ".join(name if name in present else f"NULL AS {name}" for name in columns.names(table))
 
     def _note(self, err: Exception, table: str | None = None) -> None:
+        if getattr(err, "sqlite_errorcode", None) in NO_SPACE:
+            # Reading takes some space, too, and what is in the WAL would pass for lost.
+            raise err
         if str(err) not in self.problems:
             self.problems.append(str(err))
         if table:

@@ -73,22 +73,25 @@ def _damage(path: Path) -> str | None:
 
 
 def _finding(connection: sqlite3.Connection) -> str | None:
+    made_by, version = schema.maker(connection), schema.version(connection)
+    if made_by and made_by.schema == version > schema.newest():
+        # Whatever is wrong with it: mended by this version, it would lose what only the newer one knows of.
+        return None
     (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if finding != "ok":
         return str(finding)
-    made_by, version = schema.maker(connection), schema.version(connection)
     if made_by and made_by.schema != version:
         return f"its header says schema {version}, its content schema {made_by.schema}"
-    if not 0 < version <= schema.newest():
+    if version > schema.newest():
         return None
     tables = schema.columns(connection)
-    if tables != schema.intended_columns(version):
+    if tables != schema.intended_columns(max(version, 0)):
         return "its tables are not those that the agent made"
-    for table in sorted(columns.TABLES):
+    for table in sorted(tables):
         query = columns.unfit_query(table, {row[1] for row in tables[table]})
         if connection.execute(query).fetchone()[0]:
             return f"a row of {table} holds what the agent never wrote there"
-    for query in (_WITHOUT_SETTING, _WITHOUT_GROUP, _WITHOUT_PIECES):
+    for query in (_WITHOUT_SETTING, _WITHOUT_GROUP, _WITHOUT_PIECES) if tables else ():
         if connection.execute(query).fetchone()[0]:
             return "rows that belong to others stand without them"
     return None

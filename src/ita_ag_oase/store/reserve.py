@@ -31,14 +31,16 @@ class Reserve:
     def _take(self) -> bool:
         if self._path.exists() and self._path.stat().st_blocks * 512 >= RESERVE_BYTES:
             return True
-        with self._path.open("wb") as file:
-            try:
+        try:
+            with self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-            except OSError:
-                # No space, a quota, or a limit to the size of files.
-                with contextlib.suppress(OSError):
-                    self._path.unlink()
-                return False
+        except PermissionError:
+            raise
+        except OSError:
+            # No space, not even for another file, a quota, or a limit to the size of files.
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            return False
         return True
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from ita_ag_oase import __version__
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.store.pages import PAGE_BYTES
 
 Opener = Callable[..., sqlite3.Connection]
 
@@ -36,7 +37,8 @@ def connect(path: Path, *, journal_mode: str = "WAL", opener: Opener = sqlite3.c
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = opener(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
     try:
-        # Works only before the first table exists; later it is harmless.
+        # These work only before the first table exists; later they are harmless.
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute(f"PRAGMA journal_mode = {journal_mode}")
         connection.execute("PRAGMA synchronous = FULL")
@@ -95,13 +97,15 @@ def maker(connection: sqlite3.Connection) -> Maker | None:
     try:
         row = connection.execute("SELECT value FROM facts WHERE name = ?", (MAKER,)).fetchone()
         return msgspec.json.decode(row[0], type=Maker) if row else None
-    except (sqlite3.OperationalError, msgspec.DecodeError, UnicodeDecodeError):
+    except (sqlite3.OperationalError, msgspec.DecodeError, UnicodeDecodeError, TypeError):
         return None
 
 
 def columns(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the columns of each table, as SQLite describes them; the name comes second."""
-    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    """Return the columns of each table but SQLite's own, as SQLite describes them; the name comes second."""
+    # A person who looks into the store leaves such a table easily, by ANALYZE or PRAGMA optimize.
+    own = r"name LIKE 'sqlite\_%' ESCAPE '\'"
+    tables = connection.execute(f"SELECT name FROM sqlite_schema WHERE type = 'table' AND NOT {own}").fetchall()  # noqa: S608
     return {name: connection.execute(f'PRAGMA table_info("{name}")').fetchall() for (name,) in tables}
 
 

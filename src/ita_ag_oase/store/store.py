@@ -1,6 +1,7 @@
 """The store as the rest of the agent sees it: coroutines that return once their transaction is on disk."""
 
 import asyncio
+import contextlib
 import functools
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 # Once the volume was full, polling goes on when this much more is free.
 _MORE_ROOM_BYTES = 1_048_576
+# So long it is believed that there was none: what took the space may be gone, and others take what became free.
+_FULL_SECONDS = 60.0
 # What of a transaction may not have reached the WAL yet (SQLite's cache), twice: there and in the file.
 _CACHED_BYTES = 4 * 1_048_576
 
@@ -53,6 +56,7 @@ class Store:
         self._sizes = Sizes(used_bytes=0, free_bytes=0)
         self._reserve = Reserve(path)
         self._room_when_full: int | None = None
+        self._full_until = 0.0
 
     async def mend(self, *, agent_name: str, now: float) -> Repair | None:
         """Set a damaged file aside and save what can be read into a new one; None where there is nothing to mend.
@@ -98,7 +102,8 @@ class Store:
             )
         with translated(self._path):
             room = free_bytes(self._path) + self._sizes.free_bytes
-            has_no_more = self._room_when_full is not None and room < self._room_when_full + _MORE_ROOM_BYTES
+            was_full = self._room_when_full is not None and self._loop.time() < self._full_until
+            has_no_more = was_full and room < (self._room_when_full or 0) + _MORE_ROOM_BYTES
             if has_no_more or not self._reserve.hold():
                 raise no_space(self._path)
         self._room_when_full = None
@@ -128,6 +133,7 @@ class Store:
             if err.reason is Reason.STORE_FULL and self._room_when_full is None:
                 with translated(self._path):
                     self._room_when_full = free_bytes(self._path) + self._sizes.free_bytes
+                    self._full_until = self._loop.time() + _FULL_SECONDS
             raise
         return saved
 
@@ -183,8 +189,9 @@ class Store:
 
         self._sizes = await self._run(work)
         if not self._reserve.is_held:
-            # Polling waits for the space.
-            await self._run(registry.give_space_back)
+            # Polling waits for the space. The settlement stands, whatever becomes of this.
+            with contextlib.suppress(StoreUnavailable):
+                await self._database.run(registry.give_space_back)
 
     async def fact(self, name: str) -> bytes | None:
         """Return the bytes kept under a name, or None."""
