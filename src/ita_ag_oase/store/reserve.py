@@ -6,6 +6,7 @@ from pathlib import Path
 
 # More than the marks and deletions of some requests take.
 RESERVE_BYTES = 8 * 1_048_576
+_STEP_BYTES = 65_536
 
 
 class Reserve:
@@ -32,8 +33,10 @@ class Reserve:
         if self._path.exists() and self._path.stat().st_blocks * 512 >= RESERVE_BYTES:
             return True
         try:
+            # Not posix_fallocate: it is not everywhere, and not every file system knows it.
             with self._path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+                for _ in range(RESERVE_BYTES // _STEP_BYTES):
+                    file.write(bytes(_STEP_BYTES))
         except PermissionError:
             raise
         except OSError:
