@@ -1,4 +1,4 @@
-"""The daemon as a whole in one process: built, run, told to stop, taken down; and its endless retries."""
+"""The daemon as a whole in one process: built, run, told to stop, taken down."""
 
 import asyncio
 import fcntl
@@ -22,158 +22,12 @@ from structlog.testing import capture_logs
 from ita_ag_oase import __version__
 from ita_ag_oase.agent import lifecycle
 from ita_ag_oase.agent.lifecycle import Agent
-from ita_ag_oase.agent.schedule import Troubles, delivery_code
-from ita_ag_oase.errors import ConfigError, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.agent.storage import hold_lock
+from ita_ag_oase.errors import ConfigError, StoreDamaged
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.store.database import StoreLock
-
-UNAVAILABLE = ExastroUnavailable("Exastro answered 503", reason=Reason.HTTP_STATUS)
-
-
-class Failing:
-    """A step that fails as it is told before it returns, and notes when it was tried."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.tried: list[float] = []
-        self._errors = list(errors)
-
-    async def __call__(self) -> str:
-        self.tried.append(asyncio.get_running_loop().time())
-        if self._errors:
-            raise self._errors.pop(0)
-        return "done"
-
-    @property
-    def waits(self) -> list[float]:
-        return [later - earlier for earlier, later in zip(self.tried, self.tried[1:], strict=False)]
-
-
-async def _until_it_works(step: Callable[[], Awaitable[str]]) -> str:
-    troubles = Troubles(failed="delivery_failed", recovered="delivery_recovered")
-    return await lifecycle._until_it_works(step, troubles, delivery_code)
-
-
-def _asking_for(seconds: float) -> ExastroUnavailable:
-    return ExastroUnavailable("later", reason=Reason.MAINTENANCE, retry_after_seconds=seconds)
-
-
-@pytest.mark.looptime
-async def test_retries_wait_longer_each_time_up_to_a_minute_with_jitter() -> None:
-    step = Failing(*[UNAVAILABLE] * 20)
-    assert await _until_it_works(step) == "done"
-    bases = [0.5, 1, 2, 4, 8, 16, 32, *[60] * 13]
-    within = [base <= wait <= base + 0.5 for base, wait in zip(bases, step.waits, strict=True)]
-    assert within == [True] * 20
-    assert len({wait - base for base, wait in zip(bases, step.waits, strict=True)}) > 10
-
-
-@pytest.mark.looptime
-async def test_retries_go_on_for_hours() -> None:
-    # Beyond 1024 doublings no number can hold the wait.
-    step = Failing(*[UNAVAILABLE] * 1_100)
-    assert await _until_it_works(step) == "done"
-    assert 60 <= step.waits[-1] <= 60.5
-
-
-@pytest.mark.looptime
-@pytest.mark.parametrize(
-    ("asked", "shortest", "longest"),
-    [(0.0, 0.5, 1.0), (0.1, 0.5, 1.0), (90.0, 90.0, 90.0), (3_600.0, 3_600.0, 3_600.0)],
-    ids=["not at all", "shorter", "longer", "an hour"],
-)
-async def test_retries_wait_at_least_as_long_as_the_other_side_asks(
-    asked: float, shortest: float, longest: float
-) -> None:
-    step = Failing(_asking_for(asked))
-    await _until_it_works(step)
-    (wait,) = step.waits
-    assert shortest - 1e-6 <= wait <= longest + 1e-6
-
-
-@pytest.mark.looptime
-async def test_retries_tell_the_first_failure_and_the_recovery() -> None:
-    step = Failing(UNAVAILABLE, UNAVAILABLE, StoreUnavailable("locked", reason=Reason.STORE_LOCKED))
-    with capture_logs() as logs:
-        await _until_it_works(step)
-    failed = {"event": "delivery_failed", "detail": "Exastro answered 503", "reason": "http_status"}
-    assert logs == [
-        {**failed, "log_level": "warning", "code": "AGT-10020", "failures": 1},
-        {**failed, "log_level": "debug", "code": "AGT-10020", "failures": 2},
-        {
-            "log_level": "warning",
-            "event": "delivery_failed",
-            "code": "AGT-10027",
-            "reason": "store_locked",
-            "detail": "locked",
-            "failures": 3,
-        },
-        {"log_level": "info", "event": "delivery_recovered", "failures": 3},
-    ]
-
-
-@pytest.mark.looptime
-async def test_step_may_be_any_callable_that_returns_an_awaitable() -> None:
-    failing = Failing(UNAVAILABLE)
-
-    def step() -> Awaitable[str]:
-        return failing()
-
-    assert await _until_it_works(step) == "done"
-    assert len(failing.tried) == 2
-
-
-@pytest.mark.looptime
-async def test_unexpected_failure_is_retried_too() -> None:
-    broken = ZeroDivisionError("oh")
-    step = Failing(broken)
-    with capture_logs() as logs:
-        assert await _until_it_works(step) == "done"
-    assert [line.get("exc_info") for line in logs] == [broken, None]
-
-
-@pytest.mark.looptime
-@pytest.mark.parametrize("errors", [(), (UNAVAILABLE,) * 50], ids=["in the step", "in the wait"])
-async def test_cancellation_ends_retries_at_once(errors: tuple[Exception, ...]) -> None:
-    failing = Failing(*errors)
-
-    async def step() -> str:
-        await failing()
-        await asyncio.sleep(1_000)
-        return "done"
-
-    task = asyncio.create_task(_until_it_works(step))
-    await asyncio.sleep(100)
-    tries = len(failing.tried)
-    task.cancel()
-    await asyncio.wait([task])
-    await asyncio.sleep(1_000)
-    assert (task.cancelled(), len(failing.tried)) == (True, tries)
-
-
-@pytest.mark.looptime
-@pytest.mark.parametrize(("set_at", "seconds"), [(2.0, 2.0), (9.0, 5.0)], ids=["event", "time"])
-async def test_wait_ends_with_the_event_or_with_the_time(set_at: float, seconds: float) -> None:
-    event = asyncio.Event()
-    asyncio.get_running_loop().call_later(set_at, event.set)
-    start = asyncio.get_running_loop().time()
-    await lifecycle._wait(event, 5.0)
-    assert asyncio.get_running_loop().time() - start == pytest.approx(seconds)
-
-
-async def test_cancellation_that_comes_together_with_the_event_is_not_forgotten() -> None:
-    for steps_between in range(4):
-        event = asyncio.Event()
-        task = asyncio.create_task(lifecycle._wait(event, 60.0))
-        await asyncio.sleep(0)
-        event.set()
-        for _ in range(steps_between):
-            await asyncio.sleep(0)
-        has_ended = task.done()
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled() is not has_ended
 
 
 class Exastro:
@@ -632,10 +486,10 @@ async def test_a_store_of_a_newer_version_ends_the_start(settings: Settings) -> 
 async def test_second_agent_on_a_store_waits_says_so_and_takes_over(settings: Settings) -> None:
     first = StoreLock(settings.store_path)
     assert first.try_acquire()
-    agent = Agent(settings, Redactor())
     async with AsyncExitStack() as stack:
         with capture_logs() as logs:
-            waiting = asyncio.create_task(agent._hold_lock(stack))
+            holding = hold_lock(settings.store_path, asyncio.Event())
+            waiting = asyncio.create_task(stack.enter_async_context(holding))
             await asyncio.sleep(100)
             assert not waiting.done()
             first.release()

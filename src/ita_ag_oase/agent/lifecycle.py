@@ -2,27 +2,26 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential, wait_random
 
 from ita_ag_oase import __version__, clock, transport
 from ita_ag_oase.agent.roster import Roster, refresh_code
-from ita_ag_oase.agent.schedule import Troubles, delivery_code
+from ita_ag_oase.agent.schedule import Troubles, delivery_code, until_it_works, wait_for
+from ita_ag_oase.agent.storage import hold_lock, open_store
 from ita_ag_oase.agent.timekeeper import Timekeeper
 from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.delivery import Delivery
-from ita_ag_oase.errors import ConfigError, Retryable
+from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.exastro.auth import AccessTokens, RefreshTokenAuth
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
@@ -31,20 +30,13 @@ from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.source import open_source
-from ita_ag_oase.store.database import StoreLock
-from ita_ag_oase.store.outbox import ENVELOPE_BYTES
-from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
-from ita_ag_oase.store.volume import network_volume
 
 _log = structlog.get_logger()
-T = TypeVar("T")
 
-_LOCK_WAIT_SECONDS = 1.0
 _PURGE_EVERY_SECONDS = 600.0
 # A request in flight may end within this time after SIGTERM; then it is abandoned, to be sent again at the next start.
 _LAST_DELIVERY_SECONDS = 5.0
-_RETRY_CAP_SECONDS = 60.0
 # So long the first polls wait for Exastro's first answer.
 _FIRST_ANSWER_SECONDS = 5.0
 
@@ -65,9 +57,9 @@ class Agent:
         for secret in self._settings.secrets:
             self._redactor.add(secret)
         async with contextlib.AsyncExitStack() as stack:
-            if not await self._hold_lock(stack):
+            if not await stack.enter_async_context(hold_lock(self._settings.store_path, self.stop)):
                 return
-            store = await stack.enter_async_context(self._open_store())
+            store = await stack.enter_async_context(open_store(self._settings, on_damage=self.stop.set))
             timekeeper = Timekeeper(store)
             await timekeeper.open()
             client = await stack.enter_async_context(self._open_exastro(store, timekeeper))
@@ -99,82 +91,6 @@ class Agent:
         _log.info("agent_stopped")
         if store.damage:
             raise store.damage
-
-    async def _hold_lock(self, stack: contextlib.AsyncExitStack) -> bool:
-        """Wait until no other agent uses the store; False where the agent was stopped before."""
-        lock = StoreLock(self._settings.store_path)
-        stack.callback(lock.release)
-        has_told = False
-        while not self.stop.is_set():
-            if lock.try_acquire():
-                self._tell_of_weak_locks(lock)
-                return True
-            if not has_told:
-                _log.warning(
-                    "store_in_use",
-                    path=str(self._settings.store_path),
-                    action="another agent works on this store; this one takes over when that one ends",
-                )
-                has_told = True
-            await _wait(self.stop, _LOCK_WAIT_SECONDS)
-        return False
-
-    def _tell_of_weak_locks(self, lock: StoreLock) -> None:
-        path = self._settings.store_path
-        if not lock.excludes_others():
-            _log.error(
-                "store_lock_ineffective",
-                path=str(path),
-                action="its file system has no working locks, so that nothing keeps a second agent away from the store:"
-                " use another volume",
-            )
-        volume = network_volume(path)
-        if volume is not None:
-            _log.warning(
-                "store_on_network",
-                path=str(path),
-                **dataclasses.asdict(volume),
-                action="locks are known on this machine only: mount it without these options"
-                if volume.local_locks
-                else "see that its locks work, and that one agent uses this store",
-            )
-
-    @asynccontextmanager
-    async def _open_store(self) -> AsyncIterator[Store]:
-        settings = self._settings
-        limits = SavingLimits(
-            group_events=settings.batch_max_events,
-            group_bytes=settings.batch_max_bytes - ENVELOPE_BYTES,
-            id_retention_seconds=settings.event_id_retention_seconds,
-        )
-        store = Store(
-            settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes, on_damage=self.stop.set
-        )
-        await self._mend(store)
-        try:
-            await store.open()
-            await self._take_over(store)
-            yield store
-        finally:
-            await asyncio.to_thread(store.close)
-
-    async def _mend(self, store: Store) -> None:
-        repair = await store.mend(agent_name=self._settings.agent_identity, now=clock.now())
-        if repair is not None:
-            _log.error(
-                "store_repaired",
-                code="AGT-10027",
-                path=str(self._settings.store_path),
-                **dataclasses.asdict(repair),
-                action="the agent goes on with what could be read; keep the file set aside until you have looked at it",
-            )
-
-    async def _take_over(self, store: Store) -> None:
-        path = self._settings.stock_store_path
-        taken = await store.take_over(path, agent_name=self._settings.agent_identity, now=int(clock.now()))
-        if taken is not None:
-            tell = _log.warning if taken.unreadable or taken.problems else _log.info
-            tell("stock_store_taken_over", path=str(path), **dataclasses.asdict(taken))
 
     @asynccontextmanager
     async def _open_exastro(self, store: Store, timekeeper: Timekeeper) -> AsyncIterator[ExastroClient]:
@@ -277,22 +193,22 @@ class Agent:
         troubles = Troubles(failed="delivery_failed", recovered="delivery_recovered")
         while True:
             self._news.clear()
-            count = await _until_it_works(delivery.deliver_next, troubles, delivery_code)
+            count = await until_it_works(delivery.deliver_next, troubles, delivery_code)
             if self.stop.is_set():
                 return
             if count is None:
                 _log.debug("nothing_to_deliver", code="AGT-10021")
                 # Not for ever: a poll that was cancelled after it was saved brings no news.
-                await _wait(self._news, self._settings.execute_interval)
+                await wait_for(self._news, self._settings.execute_interval)
 
     async def _keep_settings(self, roster: Roster) -> None:
         settings = self._settings
         troubles = Troubles(failed="settings_failed", recovered="settings_recovered")
         while True:
             self.refresh.clear()
-            await _until_it_works(lambda: self._refresh(roster), troubles, refresh_code)
+            await until_it_works(lambda: self._refresh(roster), troubles, refresh_code)
             for _ in range(settings.iteration):
-                await _wait(self.refresh, settings.execute_interval)
+                await wait_for(self.refresh, settings.execute_interval)
                 if self.refresh.is_set() or roster.was_file_deleted():
                     break
 
@@ -306,7 +222,7 @@ class Agent:
     async def _purge(store: Store, steady: SteadyClock) -> None:
         troubles = Troubles(failed="purge_failed", recovered="purge_recovered")
         while True:
-            while await _until_it_works(lambda: store.purge(int(steady.now())), troubles, lambda _: "AGT-10027"):
+            while await until_it_works(lambda: store.purge(int(steady.now())), troubles, lambda _: "AGT-10027"):
                 pass
             await asyncio.sleep(_PURGE_EVERY_SECONDS)
 
@@ -326,45 +242,6 @@ async def run(settings: Settings, redactor: Redactor) -> None:
     for number, event in ((signal.SIGTERM, agent.stop), (signal.SIGINT, agent.stop), (signal.SIGHUP, agent.refresh)):
         loop.add_signal_handler(number, event.set)
     await agent.run()
-
-
-async def _until_it_works(
-    step: Callable[[], Awaitable[T]], troubles: Troubles, code_of: Callable[[Exception], str]
-) -> T:
-    """Return what the step returns, trying again for ever with longer and longer waits."""
-
-    async def attempt() -> T:
-        # tenacity awaits only what is a coroutine function; a step may be any callable.
-        return await step()
-
-    def note(state: RetryCallState) -> None:
-        err = state.outcome.exception() if state.outcome else None
-        if isinstance(err, Exception):
-            troubles.note_failure(err, code_of(err))
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(Exception), stop=stop_never, wait=_retry_seconds, before_sleep=note
-    )
-    result: T = await retrying(attempt)
-    troubles.note_success()
-    return result
-
-
-_backoff = wait_exponential(multiplier=0.5, max=_RETRY_CAP_SECONDS) + wait_random(0, 0.5)
-
-
-def _retry_seconds(state: RetryCallState) -> float:
-    err = state.outcome.exception() if state.outcome else None
-    asked = err.retry_after_seconds if isinstance(err, Retryable) else None
-    return max(_backoff(state), asked or 0.0)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait until the event is set, or for so long."""
-    # Not asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes together with the event.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 async def _wait_for_any(events: Sequence[asyncio.Event], seconds: float) -> None:

@@ -1,13 +1,17 @@
-"""Repeats a step at a fixed rate, and more rarely while it fails."""
+"""Repeats a step: at a fixed rate, more rarely while it fails; or until it works."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential, wait_random
 
 from ita_ag_oase.errors import AgentError, Permanent, Reason, Retryable, StoreDamaged, StoreUnavailable
 
 _log = structlog.get_logger()
+T = TypeVar("T")
 
 BACKOFF_CAP_SECONDS = 60.0
 
@@ -89,6 +93,45 @@ async def repeat(
             earliest = loop.time()
         missed = max(0.0, earliest - due) // interval_seconds
         due += (missed + 1) * interval_seconds
+
+
+async def until_it_works(
+    step: Callable[[], Awaitable[T]], troubles: Troubles, code_of: Callable[[Exception], str]
+) -> T:
+    """Return what the step returns, trying again for ever with longer and longer waits."""
+
+    async def attempt() -> T:
+        # tenacity awaits only what is a coroutine function; a step may be any callable.
+        return await step()
+
+    def note(state: RetryCallState) -> None:
+        err = state.outcome.exception() if state.outcome else None
+        if isinstance(err, Exception):
+            troubles.note_failure(err, code_of(err))
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Exception), stop=stop_never, wait=_retry_seconds, before_sleep=note
+    )
+    result: T = await retrying(attempt)
+    troubles.note_success()
+    return result
+
+
+_backoff = wait_exponential(multiplier=0.5, max=BACKOFF_CAP_SECONDS) + wait_random(0, 0.5)
+
+
+def _retry_seconds(state: RetryCallState) -> float:
+    err = state.outcome.exception() if state.outcome else None
+    asked = err.retry_after_seconds if isinstance(err, Retryable) else None
+    return max(_backoff(state), asked or 0.0)
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, or for so long."""
+    # Not asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes together with the event.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 _CODES = {
