@@ -12,7 +12,7 @@ from support import SCRIPT, AgentProcess
 
 _LAST_LINE = re.compile(r"delivered [1-9]\d* events from 4 sources, lost 0, repeated 0")
 _ARRIVAL = re.compile(r"^  \d\d:\d\d:\d\d (\S+)", re.MULTILINE)
-_SOURCES = {"zabbix-problems", "alertmanager", "flaky-api"}
+_SOURCES = {"zabbix-problems", "alertmanager", "flaky-api", "ops-mailbox"}
 
 
 @pytest.fixture
