@@ -99,3 +99,10 @@ def _flood(pattern: bytes) -> bytes:
     """Return a megabyte that begins as the pattern does and goes on with its last bytes."""
     end = pattern[-6:] if len(pattern) > 1_000 else pattern
     return pattern + end * (1_000_000 // len(end))
+
+
+@pytest.mark.timeout(30)
+def test_a_mail_that_repeats_its_boundary_within_a_line_does_not_stop_the_agent() -> None:
+    """Where each is looked at, this takes minutes, during which no other thread of the agent runs."""
+    raw = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n " + b"--b" * 1_300_000
+    assert read_mail(raw, fallback_id=FALLBACK_ID).message_id == FALLBACK_ID

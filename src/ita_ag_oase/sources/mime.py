@@ -212,15 +212,16 @@ def _divided(raw: bytes, body: Span, delimiter: bytes) -> Iterator[Span]:
     while at >= 0:
         line_end = raw.find(b"\n", at, body.end)
         next_line = line_end + 1 if line_end >= 0 else body.end
-        rest = raw[at + len(delimiter) : next_line].strip()
-        begins_line = at == body.start or raw[at - 1] == ord("\n")
-        if begins_line and rest in (b"", b"--"):
-            if start is not None:
-                yield Span(start, _before_line_break(raw, start, at))
-            if rest:
-                return
-            start = next_line
-        at = raw.find(delimiter, next_line if begins_line else at + 1, body.end)
+        if at == body.start or raw[at - 1] == ord("\n"):
+            rest = raw[at + len(delimiter) : next_line].strip()
+            if rest in (b"", b"--"):
+                if start is not None:
+                    yield Span(start, _before_line_break(raw, start, at))
+                if rest:
+                    return
+                start = next_line
+        # Nothing further in this line can be one: looking at each would take quadratic time.
+        at = raw.find(delimiter, next_line, body.end)
     if start is not None:
         yield Span(start, body.end)
 
