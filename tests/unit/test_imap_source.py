@@ -163,6 +163,14 @@ class TestPosition:
             reader.fetched(second * 1_000)
         assert found == [["a"], [], ["b", "c"], []]
 
+    async def test_mail_after_a_clock_that_was_ahead_at_the_first_sight_is_not_lost(self, reader: Reader) -> None:
+        day = 86_400
+        reader.cursor = Cursor(START + day, None)
+        assert await reader.poll() == []
+        reader.cursor = Cursor(START + 10, None, reader.cursor.position)
+        reader.mailbox.add("a", at=20)
+        assert await reader.poll() == ["a"]
+
     async def test_mail_is_read_again_from_before_the_last_poll_once_uids_lost_their_meaning(
         self, reader: Reader
     ) -> None:

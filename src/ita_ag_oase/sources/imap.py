@@ -197,6 +197,8 @@ class ImapSource:
         since = cursor.last_fetched_time
         known = _known(cursor.position)
         if known is not None and known.mailbox == self._mailbox:
+            # The cursor is set back with a clock that was ahead at the first sight; the position knows nothing of it.
+            known = msgspec.structs.replace(known, since=min(known.since, since))
             # A server that was put back to an older state may give UIDs again without a word.
             if known.uid_validity == state.uid_validity and known.last_uid < state.uid_next:
                 return known
