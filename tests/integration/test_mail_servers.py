@@ -86,6 +86,18 @@ REFUSALS: dict[str, tuple[tuple[str, ...], type[AgentError], Reason, str]] = {
         Reason.UNREACHABLE,
         "9999999 bytes announced, 65536 asked for",
     ),
+    "mails without end that take all memory": (
+        (*FOUND, ("* 1 FETCH (UID 1 BODY[]<0> {60000}\r\n" + "x" * 60_000 + ")\r\n") * 2 + OK),
+        SourceUnavailable,
+        Reason.UNREACHABLE,
+        "60000 bytes announced, 5536 asked for",
+    ),
+    "lines without end that take all memory": (
+        (HELLO, ("* OK " + "x" * 10_000 + "\r\n") * 500 + CAPABLE),
+        SourceUnavailable,
+        Reason.UNREACHABLE,
+        "one answer is longer than 4194304 bytes",
+    ),
 }
 
 

@@ -29,6 +29,8 @@ CONNECT_SECONDS = 12.0
 READ_SECONDS = 30.0
 # Characters of a server's own words in a message.
 _WORDS = 200
+# Of the lines that answer one command, whatever hostile servers say: the longest one that a library takes, and others.
+_LINES_BYTES = 4_194_304
 
 # What imaplib and imapclient stumble over an answer with that is no IMAP.
 _GARBLED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
@@ -259,14 +261,30 @@ class _Protocol(imaplib.IMAP4):
     def __init__(self, connected: socket.socket, server: Server, *, max_literal: int) -> None:
         self._connected = connected
         self._max_literal = max_literal
+        self._expect_answer()
         super().__init__(server.host, server.port)
 
     def _create_socket(self, timeout: float | None) -> socket.socket:
         return self._connected
 
+    def _expect_answer(self) -> None:
+        self._lines_left, self._literals_left = _LINES_BYTES, self._max_literal
+
+    def send(self, data: Any) -> None:
+        self._expect_answer()
+        super().send(data)
+
+    def readline(self) -> bytes:
+        line = super().readline()
+        self._lines_left -= len(line)
+        if self._lines_left < 0:
+            raise self.abort(f"one answer is longer than {_LINES_BYTES} bytes")
+        return line
+
     def read(self, size: int) -> bytes:
-        if size > self._max_literal:
-            raise self.abort(f"{size} bytes announced, {self._max_literal} asked for")
+        if size > self._literals_left:
+            raise self.abort(f"{size} bytes announced, {self._literals_left} asked for")
+        self._literals_left -= size
         return super().read(size)
 
 
