@@ -179,6 +179,16 @@ async def test_a_mail_is_read_from_a_server_that_can_do_little() -> None:
     ]
 
 
+async def test_a_mail_that_the_server_sends_without_its_origin_is_not_lost() -> None:
+    listed = "* 1 FETCH (UID 1 RFC822.SIZE 9)\r\n" + OK
+    mail = "Message-ID: <a>\r\n\r\ntext"
+    fetched = f"* 1 FETCH (UID 1 BODY[] {{{len(mail)}}}\r\n{mail})\r\n" + OK
+    async with _source(ScriptedServer(*FOUND, listed, fetched)) as source:
+        portion = await source.fetch(Cursor(START, None), START)
+    assert isinstance(portion, Portion)
+    assert [event.id for event in portion.events] == ["<a>"]
+
+
 async def test_a_mail_of_which_the_server_says_that_it_went_is_skipped() -> None:
     listed = "* 1 FETCH (UID 1 RFC822.SIZE 9)\r\n" + OK
     async with _source(ScriptedServer(*FOUND, listed, "TAG NO [EXPUNGEISSUED] gone\r\n")) as source:

@@ -174,8 +174,10 @@ class ImapConnection:
             if "[EXPUNGEISSUED]" in str(err):
                 return None
             raise
-        body = found.get(uid, {}).get(b"BODY[]<0>")
-        return body if isinstance(body, bytes) else None
+        mail = found.get(uid, {})
+        # Some servers leave the origin out where they send the whole.
+        body = mail.get(b"BODY[]<0>", mail.get(b"BODY[]"))
+        return body[: self._max_bytes] if isinstance(body, bytes) else None
 
     def logout(self) -> None:
         """Say goodbye and close; what goes wrong meanwhile is of no interest."""
