@@ -248,6 +248,20 @@ class TestPortion:
         first, second = await reader.portion(), await reader.portion()
         assert (_names(first), first.has_more, _names(second), second.has_more) == (["a", "b"], True, ["c"], False)
 
+    async def test_mail_before_one_that_cannot_be_fetched_is_not_lost(self, reader: Reader) -> None:
+        def refuse(uid: int) -> None:
+            if uid == 3:
+                raise REJECTED
+
+        reader.mailbox.add("a", "b", "c", "d")
+        reader.mailbox.on_fetch = refuse
+        found = await reader.portion()
+        assert (_names(found), found.has_more) == (["a", "b"], True)
+        with pytest.raises(SourceRejected, match="refused"):
+            await reader.portion()
+        reader.mailbox.on_fetch = lambda uid: None
+        assert await reader.poll() == ["c", "d"]
+
     async def test_a_mail_that_went_meanwhile_is_skipped(self, reader: Reader) -> None:
         reader.mailbox.add("a", "b", "c")
 

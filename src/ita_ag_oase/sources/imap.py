@@ -209,12 +209,18 @@ class ImapSource:
         return Position(self._mailbox, state.uid_validity, last_uid, since)
 
     def _fetch_mails(self, connection: Connection, wanted: Sequence[Listed]) -> tuple[list[Event], int | None]:
-        """Return the mails as events, and the UID of the last one where the portion was full before the end."""
-        events = []
+        """Return the mails as events, and the UID of the last one where the portion ended before all."""
+        events: list[Event] = []
         size_bytes = 0
         started = self._seconds()
         for number, mail in enumerate(wanted, 1):
-            raw = connection.fetch(mail.uid)
+            try:
+                raw = connection.fetch(mail.uid)
+            except AgentError:
+                # A mail that never can be fetched must not hold back those before it; the next portion begins with it.
+                if not events:
+                    raise
+                return events, wanted[number - 2].uid
             if raw is not None:
                 size_bytes += len(raw)
                 events.append(self._event(mail, raw))
