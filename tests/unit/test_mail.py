@@ -106,3 +106,9 @@ def test_a_mail_that_repeats_its_boundary_within_a_line_does_not_stop_the_agent(
     """Where each is looked at, this takes minutes, during which no other thread of the agent runs."""
     raw = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n " + b"--b" * 1_300_000
     assert read_mail(raw, fallback_id=FALLBACK_ID).message_id == FALLBACK_ID
+
+
+@pytest.mark.parametrize("zone", ["+9999999999999", "-" + "9" * 150])
+def test_a_mail_with_a_zone_that_no_store_can_hold_does_not_hold_up_its_batch(zone: str) -> None:
+    raw = f"Date: 1 Jan 2024 00:00:00 {zone}\r\nReceived: here; 1 Jan 2024 00:00:00 +0000\r\n\r\n".encode()
+    assert read_mail(raw, fallback_id=FALLBACK_ID).event["date"] == 1_704_067_200

@@ -23,6 +23,8 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 # Some thousand words or addresses; a megabyte of them takes seconds.
 MAX_FIELD_CHARACTERS = 262_144
 _DATE_CHARACTERS = 200
+# The years 1 to 9999: Exastro cannot store more digits than 64 bits hold, and would refuse other events with this one.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 # The only zone by name that old Japanese systems write, and that RFC 5322 does not know.
 _JAPAN = re.compile(r"(?<!\()\bJST\b")
 
@@ -139,7 +141,8 @@ def read_date(text: str) -> int | None:
     """
     try:
         parsed = parsedate_tz(_JAPAN.sub("+0900", text[:_DATE_CHARACTERS]))
-        return None if parsed is None else mktime_tz(parsed)
+        seconds = None if parsed is None else mktime_tz(parsed)
     except (ValueError, TypeError, IndexError, OverflowError):
         # The month after the year, 31 February, a zone of a thousand digits.
         return None
+    return seconds if seconds is not None and _FIRST_SECOND <= seconds <= _LAST_SECOND else None
