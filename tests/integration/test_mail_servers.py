@@ -79,7 +79,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], type[AgentError], Reason, str]] = {
     "no UIDs": ((HELLO, CAPABLE, OK, "* 1 EXISTS\r\n" + OK), SourceRejected, Reason.MAILBOX, "no lasting UIDs"),
     "search refused": ((*FOUND[:5], "TAG BAD what\r\n"), SourceRejected, Reason.NOT_IMAP, "refused .*what"),
     "odd search": ((*FOUND[:5], "* SEARCH a b\r\n" + OK), SourceUnreadable, Reason.NOT_IMAP, "what is no IMAP"),
-    "odd list": ((*FOUND, "* 1 FETCH (UID\r\n" + OK), SourceRejected, Reason.NOT_IMAP, "refused"),
+    "odd list": ((*FOUND, "* 1 FETCH (UID\r\n" + OK), SourceUnreadable, Reason.NOT_IMAP, "what is no IMAP"),
     "more than asked": (
         (*FOUND, "* 1 FETCH (UID 1 BODY[]<0> {9999999}\r\n"),
         SourceUnavailable,
@@ -109,6 +109,14 @@ async def test_a_server_that_does_not_go_along_fails_the_poll_in_words(
     assert (type(err), err.reason) == (kind, reason)
     with pytest.raises(AgentError, match=rf"^127\.0\.0\.1:\d+.*{words}"):
         raise err
+
+
+@pytest.mark.parametrize("size", [0, 2, 39])
+async def test_an_answer_that_cannot_be_read_does_not_show_a_mail(size: int) -> None:
+    mail = f"* 1 FETCH (UID 1 BODY[]<0> {{{size}}}\r\nSubject: confidential\r\nconfidential\r\n\r\n FLAGS)\r\n"
+    listed = "* 1 FETCH (UID 1 RFC822.SIZE 9)\r\n" + OK
+    err = await _failure(ScriptedServer(*FOUND, listed, mail + OK))
+    assert "confid" not in str(err)
 
 
 async def test_no_password_is_sent_where_the_server_takes_none() -> None:

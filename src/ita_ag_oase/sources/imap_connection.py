@@ -14,7 +14,7 @@ from datetime import date, datetime
 from typing import Any
 
 from imapclient import IMAPClient
-from imapclient.exceptions import CapabilityError, IMAPClientAbortError, IMAPClientError, LoginError
+from imapclient.exceptions import CapabilityError, IMAPClientAbortError, IMAPClientError, LoginError, ProtocolError
 from python_socks import ProxyError, ProxyType
 from python_socks.sync import Proxy
 
@@ -38,6 +38,8 @@ _GARBLED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 # What LOGIN takes without quotes (RFC 3501, ATOM-CHAR); imaplib quotes the password alone.
 _ATOM = re.compile(r"[^\x00-\x20(){%*\"\\\]\x7f-\U0010ffff]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
+# What imaplib writes of a line that it did not expect, which can be one of a mail.
+_QUOTE = re.compile(r"(?:(?<=unexpected response: )|(?<=unterminated line: )).*", re.DOTALL)
 
 
 class ImapConnection:
@@ -212,7 +214,7 @@ class ImapConnection:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what a command fails with into our errors; its text, which may quote a mail, is cut."""
+        """Turn what a command fails with into our errors, without what a library quotes: that may be a mail."""
         place = self._server.place
         try:
             yield
@@ -220,16 +222,16 @@ class ImapConnection:
             raise self._unavailable(err, "the connection broke") from err
         except IMAPClientAbortError as err:
             raise SourceUnavailable(
-                f"{place}: the connection broke ({_words(err)}): check the server and the network",
+                f"{place}: the connection broke ({_words(err, _QUOTE)}): check the server and the network",
                 reason=Reason.UNREACHABLE,
             ) from None
-        except IMAPClientError as err:
-            raise SourceRejected(f"{place} refused ({_words(err)})", reason=Reason.NOT_IMAP) from None
-        except _GARBLED as err:
+        except (ProtocolError, *_GARBLED) as err:
             raise SourceUnreadable(
-                f"{place} answered what is no IMAP ({_words(err)}): check the host and the port",
+                f"{place} answered what is no IMAP ({type(err).__name__}): check the host and the port",
                 reason=Reason.NOT_IMAP,
             ) from None
+        except IMAPClientError as err:
+            raise SourceRejected(f"{place} refused ({_words(err, _QUOTE)})", reason=Reason.NOT_IMAP) from None
 
     def _unavailable(self, err: OSError, what: str) -> SourceUnavailable:
         place = self._server.place
@@ -298,6 +300,7 @@ def _seconds(arrival: Any) -> float | None:
         return None
 
 
-def _words(err: BaseException) -> str:
+def _words(err: BaseException, left_out: re.Pattern[str] | None = None) -> str:
     """Return the beginning of what a server or a library said; some of imaplib's errors hold bytes."""
-    return re.sub(r"^b'(.*)'$", r"\1", str(err), flags=re.DOTALL)[:_WORDS]
+    words = re.sub(r"^b'(.*)'$", r"\1", str(err), flags=re.DOTALL)
+    return (left_out.sub("...", words) if left_out else words)[:_WORDS]
