@@ -67,7 +67,8 @@ class CollectionSetting:
 def password_in(url: str | None) -> str | None:
     """Return the password in a URL's user part, as it is typed; None where there is none."""
     try:
-        password = urlsplit(url or "").password
+        # A proxy may stand without a scheme, which urlsplit would take the user for.
+        password = urlsplit(url if url and "://" in url else f"//{url or ''}").password
     except ValueError:
         return None
     return unquote(password) if password else None
