@@ -271,6 +271,16 @@ class TestPortion:
         reader.mailbox.on_fetch = lose_the_next
         assert await reader.poll() == ["a", "c"]
 
+    async def test_a_mail_that_the_server_does_not_hand_out_is_not_lost_without_a_word(self, reader: Reader) -> None:
+        reader.mailbox.add("a", "b")
+        reader.mailbox.on_fetch = lambda _: reader.mailbox.mails.pop(2, None) and None
+        with capture_logs() as logs:
+            assert await reader.poll() == ["a"]
+        size = len(_mail("b"))
+        assert logs == [
+            {"event": "mail_passed_by", "log_level": "warning", "setting": "n1", "uid": 2, "size_bytes": size}
+        ]
+
     async def test_an_event_is_the_mail_under_its_message_id(self, reader: Reader) -> None:
         reader.mailbox.add("a")
         (event,) = (await reader.portion()).events

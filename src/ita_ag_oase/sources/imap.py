@@ -221,7 +221,10 @@ class ImapSource:
                 if not events:
                     raise
                 return events, wanted[number - 2].uid
-            if raw is not None:
+            if raw is None:
+                # Most likely moved or deleted meanwhile, but the mail could be one that the server cannot read.
+                _log.warning("mail_passed_by", setting=self._name, uid=mail.uid, size_bytes=mail.size_bytes)
+            else:
                 size_bytes += len(raw)
                 events.append(self._event(mail, raw))
             is_full = size_bytes >= PORTION_BYTES or self._seconds() - started >= PORTION_SECONDS
