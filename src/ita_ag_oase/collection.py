@@ -15,6 +15,9 @@ from ita_ag_oase.store.store import Store
 
 _log = structlog.get_logger()
 
+# A source that never comes to an end must not keep a poll from ending.
+MAX_PORTIONS = 200
+
 # Message codes of why events are unusable (protocol section 2.9).
 _CODES = {
     extract.KEY_NOT_FOUND: "AGT-10002",
@@ -44,14 +47,17 @@ class Collector:
         """Poll once and return how many events were new.
 
         New events, the ids of all, and the advanced cursor are saved together; where the source hands over portions,
-        each is saved before the next is asked for. Raises the errors of sources and store; then the last answer is not
-        saved and the next poll asks from the same time and position.
+        each is saved before the next is asked for, and a bounded number of them; the next poll goes on behind them.
+        Raises the errors of sources and store; then the last answer is not saved and the next poll asks from the same
+        time and position.
         """
         now, moves = self._clock.now(), self._clock.moves
-        saved, has_more = await self._collect_portion(now, moves)
-        while has_more:
+        saved = Saved(new=0, known=0, repeated=0)
+        for _ in range(MAX_PORTIONS):
             further, has_more = await self._collect_portion(now, moves)
             saved += further
+            if not has_more:
+                break
         return saved
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ita_ag_oase.clock import SteadyClock
-from ita_ag_oase.collection import Collector
+from ita_ag_oase.collection import MAX_PORTIONS, Collector
 from ita_ag_oase.errors import (
     AgentError,
     Reason,
@@ -307,6 +307,17 @@ async def test_portions_are_saved_one_by_one_until_there_is_no_more(desk: Desk) 
     assert await desk.delivered() == [(10, [_mail(10, "a"), _mail(10, "b")]), (13, [_mail(10, "c")])]
     cursor = await desk.store.cursor("id-1")
     assert (cursor.last_fetched_time - START, cursor.position) == (10, "2")
+
+
+async def test_a_poll_of_portions_without_end_ends_and_the_next_one_goes_on(desk: Desk) -> None:
+    collector = await desk.begin()
+    desk.source.answers = [_portion(position=str(number), has_more=True) for number in range(MAX_PORTIONS)]
+    desk.source.answers.append(_portion("a", position="the last"))
+    desk.clock.now += 10
+    assert await collector.collect() == Saved(new=0, known=0, repeated=0)
+    assert (await desk.store.cursor("id-1")).last_fetched_time == START
+    assert await collector.collect() == Saved(new=1, known=0, repeated=0)
+    assert (await desk.store.cursor("id-1")).position == "the last"
 
 
 async def test_portions_before_one_that_fails_are_kept_and_the_time_stays(desk: Desk) -> None:
