@@ -17,6 +17,7 @@ from ita_ag_oase.cli import main
 from ita_ag_oase.errors import ExastroUnavailable
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.store.access import StoreAccess
+from ita_ag_oase.store.pages import PAGE_BYTES
 
 # The bench's clock stands far in the past, so that ages in these tests are many days.
 START = 1_700_000_000
@@ -440,6 +441,65 @@ class TestExport:
             "",
             f"{file} cannot be written (No such file or directory): name a file on a volume with room\n",
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "parked_time = 'x'",
+        "parked_time = NULL, fetched_time = 'x'",
+        "parked_time = 9007199254740991",
+        "parked_time = -9007199254740991",
+        "event_count = NULL",
+        "event_count = 'x', byte_count = x'00'",
+        "agent_name = x'ff', parked_reason = x'ff'",
+        "key = 9007199254740991",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["list", "--json"], ["list", "--keys"], ["list", "--keys", "--json"], ["export", "-"]]
+    + [
+        [*action, key]
+        for action in (["show"], ["show", "--json"], ["retry"], ["drop", "--yes"])
+        for key in (f"n1@{START + 5}", "n1@9007199254740991")
+    ],
+    ids=" ".join,
+)
+def test_what_the_disk_has_changed_is_no_traceback(bench: Bench, run: Run, change: str, command: list[str]) -> None:
+    with StoreAccess(bench._path) as store:
+        # The columns of a table that is made anew take anything, as a damaged page does.
+        for sql in (
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'groups'",
+            "PRAGMA writable_schema = RESET",
+            f"UPDATE groups SET {change} WHERE parked_reason IS NOT NULL",
+        ):
+            store._connection.execute(sql)
+    code, _, err = run("outbox", *command)
+    assert (code in (0, 1), err.count("\n") <= 1) == (True, True)
+
+
+@pytest.mark.parametrize("action", [["retry"], ["drop", "--yes"]], ids=["retry", "drop"])
+def test_a_group_that_is_not_found_by_its_number_is_told_as_damage(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path, action: list[str]
+) -> None:
+    with StoreAccess(bench._path) as store:
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = store._connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'groups'").fetchone()
+    content = bytearray(bench._path.read_bytes())
+    start = (page - 1) * PAGE_BYTES
+    # A leaf begins with 8 bytes, then come the places of its cells; in a cell, the rowid follows the length.
+    cell = start + int.from_bytes(content[start + 8 : start + 10], "big")
+    length_bytes = 2 if content[cell] & 0x80 else 1
+    content[cell + length_bytes] = 100
+    path = tmp_path / "damaged.sqlite3"
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["outbox", *action, "--setting", "n1", "--store", str(path)]) == 1
+    out, err = capsys.readouterr()
+    told = f"{path} is damaged (n1@{START + 5} is not found by its number): start the agent again, "
+    assert (out, err.startswith(told), err.count("\n")) == ("", True, 1)
 
 
 async def test_a_key_is_split_at_its_last_at_sign(bench: Bench, run: Run) -> None:

@@ -210,7 +210,13 @@ def _print_group(group: OutboxGroup, contents: list[tuple[str, bytes]]) -> None:
 
 
 def _time(seconds: int | None) -> str:
-    return "-" if seconds is None else f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
+    if seconds is None:
+        return "-"
+    try:
+        return f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
+    except (ValueError, OverflowError, OSError):
+        # Of a damaged file, or of a stock agent's store: no year of the calendar.
+        return str(seconds)
 
 
 def _amount(tally: Tally) -> str:

@@ -182,6 +182,13 @@ def translated(path: Path) -> Iterator[None]:
         ) from err
 
 
+def corrupt(how: str) -> sqlite3.DatabaseError:
+    """Return what SQLite raises for damage, for damage that it passes over."""
+    err = sqlite3.DatabaseError(how)
+    err.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return err
+
+
 def no_space(path: Path) -> StoreUnavailable:
     """Return what says that the volume of the store is full."""
     return StoreUnavailable(
