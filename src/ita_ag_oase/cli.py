@@ -7,6 +7,8 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -129,8 +131,10 @@ def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: arg
     exporting.add_argument("file", metavar="FILE", help="the file to make; - is stdout")
     exporting.add_argument("--force", action="store_true", help="overwrite a file that is there")
     for parser in (retrying, dropping, exporting):
-        parser.add_argument("--setting", metavar="NAME", help="only groups of this setting")
-        parser.add_argument("--reason", metavar="TEXT", help="only groups that are parked for a reason with this text")
+        parser.add_argument("--setting", metavar="NAME", type=_text, help="only groups of this setting")
+        parser.add_argument(
+            "--reason", metavar="TEXT", type=_text, help="only groups that are parked for a reason with this text"
+        )
     for parser in (dropping, exporting):
         parser.add_argument("--waiting", action="store_true", help="groups that wait for delivery, too")
 
@@ -145,6 +149,14 @@ def _key(text: str) -> "GroupKey":
             "SETTING@- has none yet)"
         )
     return GroupKey(name, int(time))
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is no text: write it in UTF-8") from err
+    return text
 
 
 def _positive(text: str) -> float:
@@ -193,7 +205,29 @@ def _look_after(options: argparse.Namespace, redactor: "Redactor") -> int:
     # These end as other commands do, by Ctrl-C and by `| head`, too; a transaction is whole or not at all.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding has no characters for is shown all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     path = options.store or _configured_store(redactor)
+    try:
+        code = _looked_after(options, path)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as err:
+        # The store's own have become errors of ours.
+        _give_stdout_up()
+        print(f"stdout cannot be written ({err.strerror}): send what is printed elsewhere", file=sys.stderr)
+        return 1
+    return code
+
+
+def _give_stdout_up() -> None:
+    """Let what could not be written not be tried again at the end, which would be a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _looked_after(options: argparse.Namespace, path: Path) -> int:
     if options.command == "verify":
         from ita_ag_oase.commands.verify import verify
 

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -500,6 +502,36 @@ def test_a_group_that_is_not_found_by_its_number_is_told_as_damage(
     out, err = capsys.readouterr()
     told = f"{path} is damaged (n1@{START + 5} is not found by its number): start the agent again, "
     assert (out, err.startswith(told), err.count("\n")) == ("", True, 1)
+
+
+@pytest.mark.parametrize(
+    ("action", "streams", "code", "complaint"),
+    [
+        ("list", ">/dev/full", 1, "stdout cannot be written (No space left on device): send what is printed elsewhere"),
+        ("export -", ">/dev/full", 1, "stdout cannot be written (No space left on device): "),
+        ("export -", ">&-", 1, "stdout cannot be written (Bad file descriptor): "),
+        ("list", ">&-", 0, ""),
+        ("drop --setting n1", "<&-", 2, "there is no terminal to ask on: add --yes"),
+        ("retry --setting $'\\xff'", "", 2, "argument --setting: '\\udcff' is no text: write it in UTF-8"),
+        ("export - --reason $'\\xff'", "", 2, "argument --reason: '\\udcff' is no text: write it in UTF-8"),
+    ],
+)
+def test_streams_and_bytes_that_are_of_no_use_are_told(
+    bench: Bench, action: str, streams: str, code: int, complaint: str
+) -> None:
+    line = f'"$0" -m ita_ag_oase outbox {action} --store "$1" {streams}'
+    command = ["bash", "-c", line, sys.executable, str(bench._path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, complaint in ended.stderr, "Traceback" in ended.stderr) == (code, True, False)
+
+
+def test_a_name_that_the_encoding_of_stdout_lacks_is_shown_all_the_same(bench: Bench) -> None:
+    with StoreAccess(bench._path) as store:
+        store._connection.execute("UPDATE settings SET name = '監視' WHERE name = 'n1'")
+    command = [sys.executable, "-m", "ita_ag_oase", "outbox", "list", "--store", str(bench._path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (ended.returncode, "\\u76e3\\u8996  " in ended.stdout, ended.stderr) == (0, True, "")
 
 
 async def test_a_key_is_split_at_its_last_at_sign(bench: Bench, run: Run) -> None:

@@ -1,10 +1,11 @@
 """`ita-ag-oase outbox`: what waits and what is parked; shown, offered again, dropped or exported."""
 
+import errno
 import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,7 +79,8 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
         groups = store.groups(choice)
         what = _amount(Tally(len(groups), sum(group.event_count for group in groups)))
         if groups and not is_sure:
-            if not sys.stdin.isatty():
+            # Python has none where it was closed.
+            if sys.stdin is None or not sys.stdin.isatty():
                 print(f"there is no terminal to ask on: add --yes to drop {what}", file=sys.stderr)
                 return 2
             if not _agrees(f"drop {what}? [y/N] "):
@@ -92,12 +94,18 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
 def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:
     """Write the events of the groups that are meant to a file, `-` being stdout, as lines of JSON; print how many."""
     try:
-        with StoreAccess(path) as store, _opened(file, overwrites=overwrites) as out:
-            tally, damaged = _write(store.pieces(choice), out)
+        with (
+            StoreAccess(path) as store,
+            closing(store.pieces(choice)) as pieces,
+            _opened(file, overwrites=overwrites) as out,
+        ):
+            tally, damaged = _write(pieces, out)
     except FileExistsError:
         print(f"{file} is there already: name another file, or add --force", file=sys.stderr)
         return 1
     except OSError as err:
+        if file == "-":
+            raise
         print(f"{file} cannot be written ({err.strerror}): name a file on a volume with room", file=sys.stderr)
         return 1
     print(f"exported {_amount(tally)}, damaged pieces: {damaged}", file=sys.stderr)
@@ -120,6 +128,8 @@ def _write(pieces: Iterable[tuple[OutboxGroup, bytes]], out: BinaryIO) -> tuple[
 @contextmanager
 def _opened(file: str, *, overwrites: bool) -> Iterator[BinaryIO]:
     if file == "-":
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
