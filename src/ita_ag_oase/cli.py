@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(store=None, json=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="run the agent until SIGTERM (this is also what no command means)")
     demo = commands.add_parser("demo", help="show the agent at work between an Exastro and four sources on loopback")
@@ -100,23 +101,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument(
-        "--store", type=Path, metavar="PATH", help="the store's file (otherwise the configuration tells where it is)"
-    )
+    # They stand before an action or after it; a default of the latter would overwrite what came before it.
+    unset = argparse.SUPPRESS
+    told = "the store's file (otherwise the configuration tells where it is)"
+    where.add_argument("--store", type=Path, metavar="PATH", default=unset, help=told)
     form = argparse.ArgumentParser(add_help=False)
-    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--json", action="store_true", default=unset, help="print JSON")
     return where, form
 
 
 def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
     outbox = commands.add_parser(
         "outbox",
+        parents=[where],
         help="show, retry, drop or export what waits and what is parked",
         epilog=_OUTBOX_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = outbox.add_subparsers(dest="action", metavar="ACTION")
-    outbox.set_defaults(action="list", store=None, json=False, keys=False)
+    outbox.set_defaults(action="list", keys=False)
     listing = actions.add_parser("list", parents=[where, form], help="show how much there is (also without ACTION)")
     listing.add_argument("--keys", action="store_true", help="show each group with its KEY")
     showing = actions.add_parser("show", parents=[where, form], help="show a group with its first 10 events")

@@ -267,6 +267,17 @@ class TestList:
         await bench.deliver_all()
         assert run("outbox", "list", *form) == (0, "the outbox is empty\n", "")
 
+    @pytest.mark.parametrize(
+        "words",
+        [[], ["list"], ["list", "--json"], ["list", "--keys"], ["show", "n2@7"], ["export", "-"], ["retry", "n2@7"]],
+        ids=" ".join,
+    )
+    def test_the_store_may_be_named_before_the_action(
+        self, bench: Bench, run: Run, capsys: pytest.CaptureFixture[str], words: list[str]
+    ) -> None:
+        expected = run("outbox", *(words or ["list"]))
+        assert (main(["outbox", "--store", str(bench._path), *words]), *capsys.readouterr()) == expected
+
 
 class TestShow:
     def test_a_group_is_shown_with_its_events(self, bench: Bench, run: Run) -> None:
