@@ -86,9 +86,8 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
             if not _agrees(f"drop {what}? [y/N] "):
                 print("nothing was dropped", file=sys.stderr)
                 return 1
-        # What came into the outbox since then was not asked about.
-        asked_about = frozenset(group.number for group in groups)
-        return _report("dropped", store.drop(choice, among=asked_about), as_json=as_json)
+        # What came into the outbox or changed since then was not asked about.
+        return _report("dropped", store.drop(choice, among=frozenset(groups)), as_json=as_json)
 
 
 def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:

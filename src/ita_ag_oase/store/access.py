@@ -55,8 +55,11 @@ class StoreAccess:
         with translated(self._path), transaction(self._connection):
             return triage.retry(self._connection, choice, now)
 
-    def drop(self, choice: GroupChoice, *, among: frozenset[int] | None = None) -> Tally:
-        """Take groups out for good, but none in flight, and where `among` is given only these numbers."""
+    def drop(self, choice: GroupChoice, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
+        """Take groups out for good, but none in flight, and where `among` is given only those that are still so.
+
+        Not by number, since a new group gets that of one that is gone.
+        """
         with translated(self._path), transaction(self._connection):
             return triage.drop(self._connection, choice, among)
 

@@ -82,12 +82,12 @@ def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tall
     return _tally(groups)
 
 
-def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[int] | None) -> Tally:
-    """Take groups out for good, but none in flight, and where `among` is given only these numbers; return how many."""
+def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[OutboxGroup] | None) -> Tally:
+    """Take groups out for good, but none in flight; return how many. `among` leaves out all but these, if unchanged."""
     groups = [
         group
         for group in chosen(connection, choice)
-        if group.state is not GroupState.IN_FLIGHT and (among is None or group.number in among)
+        if group.state is not GroupState.IN_FLIGHT and (among is None or group in among)
     ]
     _require_rows(connection, groups)
     outbox.drop(connection, [group.number for group in groups])
