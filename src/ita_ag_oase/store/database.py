@@ -206,6 +206,12 @@ def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
         return StoreUnavailable(f"{path} is locked by another program: end it", reason=Reason.STORE_LOCKED)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, str(err))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        # To read takes writing, too: SQLite keeps an index of the WAL beside the file.
+        return StoreUnavailable(
+            f"{path} cannot be opened to read and write ({err}): make it and its folder writable for this user",
+            reason=Reason.STORE_FAILED,
+        )
     return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)
 
 
