@@ -447,6 +447,27 @@ class TestExport:
         assert run("outbox", "export", str(file), "--force")[0] == 0
         assert (file.read_text().count("\n"), stat.S_IMODE(file.stat().st_mode)) == (2, 0o600)
 
+    @pytest.mark.parametrize("part", ["", "-wal", "-shm"])
+    def test_the_store_itself_is_never_overwritten(self, bench: Bench, run: Run, tmp_path: Path, part: str) -> None:
+        file = tmp_path / "link"
+        file.symlink_to(f"{bench._path}{part}")
+        content = file.read_bytes()
+        assert run("outbox", "export", str(file), "--force") == (
+            1,
+            "",
+            f"{file} is the store itself: name another file\n",
+        )
+        assert file.read_bytes() == content
+
+    def test_the_mode_of_what_is_no_regular_file_stays(self, run: Run, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        pipe.chmod(0o622)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        assert run("outbox", "export", str(pipe), "--force")[0] == 0
+        assert (os.read(reader, 65_536).count(b"\n"), stat.S_IMODE(pipe.stat().st_mode)) == (2, 0o622)
+        os.close(reader)
+
     def test_a_file_that_cannot_be_made_is_told(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "none" / "parked.jsonl"
         assert run("outbox", "export", str(file)) == (

@@ -1,8 +1,10 @@
 """`ita-ag-oase outbox`: what waits and what is parked; shown, offered again, dropped or exported."""
 
 import errno
+import glob
 import itertools
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -92,6 +94,9 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
 
 def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:
     """Write the events of the groups that are meant to a file, `-` being stdout, as lines of JSON; print how many."""
+    if _is_part_of(path, file):
+        print(f"{file} is the store itself: name another file", file=sys.stderr)
+        return 1
     try:
         with (
             StoreAccess(path) as store,
@@ -124,6 +129,12 @@ def _write(pieces: Iterable[tuple[OutboxGroup, bytes]], out: BinaryIO) -> tuple[
     return Tally(groups, events), damaged
 
 
+def _is_part_of(store: Path, file: str) -> bool:
+    """Whether a file is a store or lies beside it as a part of it, by whatever name."""
+    parts = [store, *store.parent.glob(f"{glob.escape(store.name)}-*")]
+    return Path(file).exists() and any(part.exists() and part.samefile(file) for part in parts)
+
+
 @contextmanager
 def _opened(file: str, *, overwrites: bool) -> Iterator[BinaryIO]:
     if file == "-":
@@ -134,8 +145,9 @@ def _opened(file: str, *, overwrites: bool) -> Iterator[BinaryIO]:
         return
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrites else os.O_EXCL)
     with os.fdopen(os.open(file, flags, 0o600), "wb") as out:
-        # One that was there before may have been open to others.
-        os.fchmod(out.fileno(), 0o600)
+        # One that was there before may have been open to others; a device or a pipe is theirs, too.
+        if stat.S_ISREG(os.fstat(out.fileno()).st_mode):
+            os.fchmod(out.fileno(), 0o600)
         yield out
 
 
