@@ -334,7 +334,7 @@ class TestRetry:
         ids=" ".join,
     )
     async def test_retried_groups_are_counted_and_arrive(self, bench: Bench, run: Run, which: list[str]) -> None:
-        assert run("outbox", "retry", *which) == (0, "retried 2 events of 1 groups\n", "")
+        assert run("outbox", "retry", *which) == (0, "retried 2 events of 1 group\n", "")
         await bench.deliver_all()
         assert (bench.arrived("n1"), bench.exastro.repeated) == (["1", "2"], 0)
 
@@ -358,8 +358,8 @@ class TestDrop:
         answer(monkeypatch, "y\n")
         assert run("outbox", "drop", "--setting", "n1") == (
             0,
-            "dropped 2 events of 1 groups\n",
-            "drop 2 events of 1 groups? [y/N] ",
+            "dropped 2 events of 1 group\n",
+            "drop 2 events of 1 group? [y/N] ",
         )
         assert run("outbox", "list", "--json")[1].count('"parked"') == 0
 
@@ -367,7 +367,7 @@ class TestDrop:
     def test_it_drops_nothing_on_anything_else(self, run: Run, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
         answer(monkeypatch, typed)
         code, out, err = run("outbox", "drop", "--setting", "n1")
-        assert (code, out, err) == (1, "", "drop 2 events of 1 groups? [y/N] nothing was dropped\n")
+        assert (code, out, err) == (1, "", "drop 2 events of 1 group? [y/N] nothing was dropped\n")
         assert run("outbox", "list", "--json")[1].count('"parked"') == 1
 
     def test_without_a_terminal_it_wants_yes(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,15 +375,15 @@ class TestDrop:
         assert run("outbox", "drop", "--setting", "n1") == (
             2,
             "",
-            "there is no terminal to ask on: add --yes to drop 2 events of 1 groups\n",
+            "there is no terminal to ask on: add --yes to drop 2 events of 1 group\n",
         )
-        assert run("outbox", "drop", "--setting", "n1", "--yes") == (0, "dropped 2 events of 1 groups\n", "")
+        assert run("outbox", "drop", "--setting", "n1", "--yes") == (0, "dropped 2 events of 1 group\n", "")
 
     def test_waiting_groups_are_dropped_on_demand_only_and_none_in_flight(self, run: Run) -> None:
         assert run("outbox", "drop", "--setting", "n2", "--yes")[0] == 1
         assert run("outbox", "drop", "--setting", "n2", "--yes", "--waiting") == (
             0,
-            "dropped 1 events of 1 groups\n",
+            "dropped 1 event of 1 group\n",
             "",
         )
 
@@ -393,7 +393,7 @@ class TestExport:
         self, bench: Bench, run: Run, tmp_path: Path
     ) -> None:
         file = tmp_path / "parked.jsonl"
-        assert run("outbox", "export", str(file)) == (0, "", "exported 2 events of 1 groups, damaged pieces: 0\n")
+        assert run("outbox", "export", str(file)) == (0, "", "exported 2 events of 1 group, damaged pieces: 0\n")
         head = {
             "setting": "n1",
             "key": f"n1@{START + 5}",
@@ -431,7 +431,7 @@ class TestExport:
         damage(bench)
         code, out, err = run("outbox", "export", "-")
         (line,) = map(json.loads, out.splitlines())
-        assert (code, err) == (0, "exported 0 events of 1 groups, damaged pieces: 1\n")
+        assert (code, err) == (0, "exported 0 events of 1 group, damaged pieces: 1\n")
         assert (line["key"], "event" in line, line["damaged"][:9]) == (f"n1@{START + 5}", False, '\ufffd{id": 1,')
 
     def test_a_file_is_overwritten_on_demand_only(self, run: Run, tmp_path: Path) -> None:
@@ -569,7 +569,7 @@ def test_a_name_that_the_encoding_of_stdout_lacks_is_shown_all_the_same(bench: B
 async def test_a_key_is_split_at_its_last_at_sign(bench: Bench, run: Run) -> None:
     with StoreAccess(bench._path) as store:
         store._connection.execute("UPDATE settings SET name = 'a@b' WHERE name = 'n1'")
-    assert run("outbox", "retry", f"a@b@{START + 5}") == (0, "retried 2 events of 1 groups\n", "")
+    assert run("outbox", "retry", f"a@b@{START + 5}") == (0, "retried 2 events of 1 group\n", "")
 
 
 @pytest.mark.parametrize("action", ["list", "show", "retry", "drop", "export"])

@@ -241,7 +241,11 @@ def _time(seconds: int | None) -> str:
 
 
 def _amount(tally: Tally) -> str:
-    return f"{tally.events} events of {tally.groups} groups"
+    return f"{_counted(tally.events, 'event')} of {_counted(tally.groups, 'group')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _agrees(question: str) -> bool:
