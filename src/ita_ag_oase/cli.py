@@ -7,6 +7,8 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(store=None, json=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="run the agent until SIGTERM (this is also what no command means)")
     demo = commands.add_parser("demo", help="show the agent at work between an Exastro and four sources on loopback")
@@ -98,23 +101,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument(
-        "--store", type=Path, metavar="PATH", help="the store's file (otherwise the configuration tells where it is)"
-    )
+    # They stand before an action or after it; a default of the latter would overwrite what came before it.
+    unset = argparse.SUPPRESS
+    told = "the store's file (otherwise the configuration tells where it is)"
+    where.add_argument("--store", type=Path, metavar="PATH", default=unset, help=told)
     form = argparse.ArgumentParser(add_help=False)
-    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--json", action="store_true", default=unset, help="print JSON")
     return where, form
 
 
 def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
     outbox = commands.add_parser(
         "outbox",
+        parents=[where],
         help="show, retry, drop or export what waits and what is parked",
         epilog=_OUTBOX_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = outbox.add_subparsers(dest="action", metavar="ACTION")
-    outbox.set_defaults(action="list", store=None, json=False, keys=False)
+    outbox.set_defaults(action="list", keys=False)
     listing = actions.add_parser("list", parents=[where, form], help="show how much there is (also without ACTION)")
     listing.add_argument("--keys", action="store_true", help="show each group with its KEY")
     showing = actions.add_parser("show", parents=[where, form], help="show a group with its first 10 events")
@@ -129,8 +134,10 @@ def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: arg
     exporting.add_argument("file", metavar="FILE", help="the file to make; - is stdout")
     exporting.add_argument("--force", action="store_true", help="overwrite a file that is there")
     for parser in (retrying, dropping, exporting):
-        parser.add_argument("--setting", metavar="NAME", help="only groups of this setting")
-        parser.add_argument("--reason", metavar="TEXT", help="only groups that are parked for a reason with this text")
+        parser.add_argument("--setting", metavar="NAME", type=_text, help="only groups of this setting")
+        parser.add_argument(
+            "--reason", metavar="TEXT", type=_text, help="only groups that are parked for a reason with this text"
+        )
     for parser in (dropping, exporting):
         parser.add_argument("--waiting", action="store_true", help="groups that wait for delivery, too")
 
@@ -145,6 +152,14 @@ def _key(text: str) -> "GroupKey":
             "SETTING@- has none yet)"
         )
     return GroupKey(name, int(time))
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is no text: write it in UTF-8") from err
+    return text
 
 
 def _positive(text: str) -> float:
@@ -193,7 +208,29 @@ def _look_after(options: argparse.Namespace, redactor: "Redactor") -> int:
     # These end as other commands do, by Ctrl-C and by `| head`, too; a transaction is whole or not at all.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding has no characters for is shown all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     path = options.store or _configured_store(redactor)
+    try:
+        code = _looked_after(options, path)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as err:
+        # The store's own have become errors of ours.
+        _give_stdout_up()
+        print(f"stdout cannot be written ({err.strerror}): send what is printed elsewhere", file=sys.stderr)
+        return 1
+    return code
+
+
+def _give_stdout_up() -> None:
+    """Let what could not be written not be tried again at the end, which would be a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _looked_after(options: argparse.Namespace, path: Path) -> int:
     if options.command == "verify":
         from ita_ag_oase.commands.verify import verify
 

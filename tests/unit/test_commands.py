@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from ita_ag_oase.cli import main
 from ita_ag_oase.errors import ExastroUnavailable
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.store.access import StoreAccess
+from ita_ag_oase.store.pages import PAGE_BYTES
 
 # The bench's clock stands far in the past, so that ages in these tests are many days.
 START = 1_700_000_000
@@ -264,6 +267,17 @@ class TestList:
         await bench.deliver_all()
         assert run("outbox", "list", *form) == (0, "the outbox is empty\n", "")
 
+    @pytest.mark.parametrize(
+        "words",
+        [[], ["list"], ["list", "--json"], ["list", "--keys"], ["show", "n2@7"], ["export", "-"], ["retry", "n2@7"]],
+        ids=" ".join,
+    )
+    def test_the_store_may_be_named_before_the_action(
+        self, bench: Bench, run: Run, capsys: pytest.CaptureFixture[str], words: list[str]
+    ) -> None:
+        expected = run("outbox", *(words or ["list"]))
+        assert (main(["outbox", "--store", str(bench._path), *words]), *capsys.readouterr()) == expected
+
 
 class TestShow:
     def test_a_group_is_shown_with_its_events(self, bench: Bench, run: Run) -> None:
@@ -320,7 +334,7 @@ class TestRetry:
         ids=" ".join,
     )
     async def test_retried_groups_are_counted_and_arrive(self, bench: Bench, run: Run, which: list[str]) -> None:
-        assert run("outbox", "retry", *which) == (0, "retried 2 events of 1 groups\n", "")
+        assert run("outbox", "retry", *which) == (0, "retried 2 events of 1 group\n", "")
         await bench.deliver_all()
         assert (bench.arrived("n1"), bench.exastro.repeated) == (["1", "2"], 0)
 
@@ -344,8 +358,8 @@ class TestDrop:
         answer(monkeypatch, "y\n")
         assert run("outbox", "drop", "--setting", "n1") == (
             0,
-            "dropped 2 events of 1 groups\n",
-            "drop 2 events of 1 groups? [y/N] ",
+            "dropped 2 events of 1 group\n",
+            "drop 2 events of 1 group? [y/N] ",
         )
         assert run("outbox", "list", "--json")[1].count('"parked"') == 0
 
@@ -353,7 +367,7 @@ class TestDrop:
     def test_it_drops_nothing_on_anything_else(self, run: Run, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
         answer(monkeypatch, typed)
         code, out, err = run("outbox", "drop", "--setting", "n1")
-        assert (code, out, err) == (1, "", "drop 2 events of 1 groups? [y/N] nothing was dropped\n")
+        assert (code, out, err) == (1, "", "drop 2 events of 1 group? [y/N] nothing was dropped\n")
         assert run("outbox", "list", "--json")[1].count('"parked"') == 1
 
     def test_without_a_terminal_it_wants_yes(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,15 +375,15 @@ class TestDrop:
         assert run("outbox", "drop", "--setting", "n1") == (
             2,
             "",
-            "there is no terminal to ask on: add --yes to drop 2 events of 1 groups\n",
+            "there is no terminal to ask on: add --yes to drop 2 events of 1 group\n",
         )
-        assert run("outbox", "drop", "--setting", "n1", "--yes") == (0, "dropped 2 events of 1 groups\n", "")
+        assert run("outbox", "drop", "--setting", "n1", "--yes") == (0, "dropped 2 events of 1 group\n", "")
 
     def test_waiting_groups_are_dropped_on_demand_only_and_none_in_flight(self, run: Run) -> None:
         assert run("outbox", "drop", "--setting", "n2", "--yes")[0] == 1
         assert run("outbox", "drop", "--setting", "n2", "--yes", "--waiting") == (
             0,
-            "dropped 1 events of 1 groups\n",
+            "dropped 1 event of 1 group\n",
             "",
         )
 
@@ -379,7 +393,7 @@ class TestExport:
         self, bench: Bench, run: Run, tmp_path: Path
     ) -> None:
         file = tmp_path / "parked.jsonl"
-        assert run("outbox", "export", str(file)) == (0, "", "exported 2 events of 1 groups, damaged pieces: 0\n")
+        assert run("outbox", "export", str(file)) == (0, "", "exported 2 events of 1 group, damaged pieces: 0\n")
         head = {
             "setting": "n1",
             "key": f"n1@{START + 5}",
@@ -417,7 +431,7 @@ class TestExport:
         damage(bench)
         code, out, err = run("outbox", "export", "-")
         (line,) = map(json.loads, out.splitlines())
-        assert (code, err) == (0, "exported 0 events of 1 groups, damaged pieces: 1\n")
+        assert (code, err) == (0, "exported 0 events of 1 group, damaged pieces: 1\n")
         assert (line["key"], "event" in line, line["damaged"][:9]) == (f"n1@{START + 5}", False, '\ufffd{id": 1,')
 
     def test_a_file_is_overwritten_on_demand_only(self, run: Run, tmp_path: Path) -> None:
@@ -433,6 +447,27 @@ class TestExport:
         assert run("outbox", "export", str(file), "--force")[0] == 0
         assert (file.read_text().count("\n"), stat.S_IMODE(file.stat().st_mode)) == (2, 0o600)
 
+    @pytest.mark.parametrize("part", ["", "-wal", "-shm"])
+    def test_the_store_itself_is_never_overwritten(self, bench: Bench, run: Run, tmp_path: Path, part: str) -> None:
+        file = tmp_path / "link"
+        file.symlink_to(f"{bench._path}{part}")
+        content = file.read_bytes()
+        assert run("outbox", "export", str(file), "--force") == (
+            1,
+            "",
+            f"{file} is the store itself: name another file\n",
+        )
+        assert file.read_bytes() == content
+
+    def test_the_mode_of_what_is_no_regular_file_stays(self, run: Run, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        pipe.chmod(0o622)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        assert run("outbox", "export", str(pipe), "--force")[0] == 0
+        assert (os.read(reader, 65_536).count(b"\n"), stat.S_IMODE(pipe.stat().st_mode)) == (2, 0o622)
+        os.close(reader)
+
     def test_a_file_that_cannot_be_made_is_told(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "none" / "parked.jsonl"
         assert run("outbox", "export", str(file)) == (
@@ -442,10 +477,99 @@ class TestExport:
         )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "parked_time = 'x'",
+        "parked_time = NULL, fetched_time = 'x'",
+        "parked_time = 9007199254740991",
+        "parked_time = -9007199254740991",
+        "event_count = NULL",
+        "event_count = 'x', byte_count = x'00'",
+        "agent_name = x'ff', parked_reason = x'ff'",
+        "key = 9007199254740991",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["list", "--json"], ["list", "--keys"], ["list", "--keys", "--json"], ["export", "-"]]
+    + [
+        [*action, key]
+        for action in (["show"], ["show", "--json"], ["retry"], ["drop", "--yes"])
+        for key in (f"n1@{START + 5}", "n1@9007199254740991")
+    ],
+    ids=" ".join,
+)
+def test_what_the_disk_has_changed_is_no_traceback(bench: Bench, run: Run, change: str, command: list[str]) -> None:
+    with StoreAccess(bench._path) as store:
+        # The columns of a table that is made anew take anything, as a damaged page does.
+        for sql in (
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'groups'",
+            "PRAGMA writable_schema = RESET",
+            f"UPDATE groups SET {change} WHERE parked_reason IS NOT NULL",
+        ):
+            store._connection.execute(sql)
+    code, _, err = run("outbox", *command)
+    assert (code in (0, 1), err.count("\n") <= 1) == (True, True)
+
+
+@pytest.mark.parametrize("action", [["retry"], ["drop", "--yes"]], ids=["retry", "drop"])
+def test_a_group_that_is_not_found_by_its_number_is_told_as_damage(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path, action: list[str]
+) -> None:
+    with StoreAccess(bench._path) as store:
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = store._connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'groups'").fetchone()
+    content = bytearray(bench._path.read_bytes())
+    start = (page - 1) * PAGE_BYTES
+    # A leaf begins with 8 bytes, then come the places of its cells; in a cell, the rowid follows the length.
+    cell = start + int.from_bytes(content[start + 8 : start + 10], "big")
+    length_bytes = 2 if content[cell] & 0x80 else 1
+    content[cell + length_bytes] = 100
+    path = tmp_path / "damaged.sqlite3"
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["outbox", *action, "--setting", "n1", "--store", str(path)]) == 1
+    out, err = capsys.readouterr()
+    told = f"{path} is damaged (n1@{START + 5} is not found by its number): start the agent again, "
+    assert (out, err.startswith(told), err.count("\n")) == ("", True, 1)
+
+
+@pytest.mark.parametrize(
+    ("action", "streams", "code", "complaint"),
+    [
+        ("list", ">/dev/full", 1, "stdout cannot be written (No space left on device): send what is printed elsewhere"),
+        ("export -", ">/dev/full", 1, "stdout cannot be written (No space left on device): "),
+        ("export -", ">&-", 1, "stdout cannot be written (Bad file descriptor): "),
+        ("list", ">&-", 0, ""),
+        ("drop --setting n1", "<&-", 2, "there is no terminal to ask on: add --yes"),
+        ("retry --setting $'\\xff'", "", 2, "argument --setting: '\\udcff' is no text: write it in UTF-8"),
+        ("export - --reason $'\\xff'", "", 2, "argument --reason: '\\udcff' is no text: write it in UTF-8"),
+    ],
+)
+def test_streams_and_bytes_that_are_of_no_use_are_told(
+    bench: Bench, action: str, streams: str, code: int, complaint: str
+) -> None:
+    line = f'"$0" -m ita_ag_oase outbox {action} --store "$1" {streams}'
+    command = ["bash", "-c", line, sys.executable, str(bench._path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, complaint in ended.stderr, "Traceback" in ended.stderr) == (code, True, False)
+
+
+def test_a_name_that_the_encoding_of_stdout_lacks_is_shown_all_the_same(bench: Bench) -> None:
+    with StoreAccess(bench._path) as store:
+        store._connection.execute("UPDATE settings SET name = '監視' WHERE name = 'n1'")
+    command = [sys.executable, "-m", "ita_ag_oase", "outbox", "list", "--store", str(bench._path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (ended.returncode, "\\u76e3\\u8996  " in ended.stdout, ended.stderr) == (0, True, "")
+
+
 async def test_a_key_is_split_at_its_last_at_sign(bench: Bench, run: Run) -> None:
     with StoreAccess(bench._path) as store:
         store._connection.execute("UPDATE settings SET name = 'a@b' WHERE name = 'n1'")
-    assert run("outbox", "retry", f"a@b@{START + 5}") == (0, "retried 2 events of 1 groups\n", "")
+    assert run("outbox", "retry", f"a@b@{START + 5}") == (0, "retried 2 events of 1 group\n", "")
 
 
 @pytest.mark.parametrize("action", ["list", "show", "retry", "drop", "export"])

@@ -13,6 +13,7 @@ from ita_ag_oase.errors import AgentError, StoreDamaged, StoreUnavailable
 from ita_ag_oase.model import Ledger, Verification
 from ita_ag_oase.store import schema
 from ita_ag_oase.store.access import StoreAccess
+from ita_ag_oase.store.database import translated
 
 REPORT = "keep a copy of the store and report it as a defect of the agent"
 RESTART = "start the agent again, which sets the file aside and saves what can be read"
@@ -208,3 +209,24 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 1_000)
     with pytest.raises(StoreDamaged, match="is damaged"):
         StoreAccess(path).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("address", "how"),
+    [
+        ("{path}?mode=ro", "attempt to write a readonly database"),
+        ("{path}/none", "unable to open database file"),
+    ],
+    ids=["read-only", "cannot be opened"],
+)
+async def test_what_cannot_be_written_is_told_as_that(bench: Bench, address: str, how: str) -> None:
+    file = f"file:{address.format(path=bench._path)}"
+    with (
+        pytest.raises(StoreUnavailable) as caught,
+        translated(bench._path),
+        closing(sqlite3.connect(file, uri=True)) as connection,
+    ):
+        connection.execute("PRAGMA user_version = 7")
+    assert str(caught.value) == (
+        f"{bench._path} cannot be opened to read and write ({how}): make it and its folder writable for this user"
+    )

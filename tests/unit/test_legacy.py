@@ -244,6 +244,22 @@ async def test_a_large_file_with_a_broken_root_is_given_up_soon(tmp_path: Path, 
     assert taken.unreadable < 20_000
 
 
+@pytest.mark.timeout(30)
+async def test_a_rowid_that_the_disk_made_huge_does_not_keep_the_agent_from_starting(
+    tmp_path: Path, stock_file: Path
+) -> None:
+    def huge(connection: sqlite3.Connection) -> None:
+        usual(connection)
+        connection.execute("UPDATE events SET rowid = 1 << 61 WHERE rowid = (SELECT max(rowid) - 1 FROM events)")
+        connection.execute("UPDATE events SET rowid = 1 << 62 WHERE rowid = (SELECT min(rowid) FROM events)")
+
+    make_stock_file(stock_file, huge)
+    bench, taken = await begin(tmp_path, stock_file)
+    await bench.deliver_all()
+    await bench.close()
+    assert taken == TakeOver(groups=3, events=5, ids=7, cursors=2, unreadable=0, problems=())
+
+
 def _large(connection: sqlite3.Connection) -> None:
     for number in range(200):
         put_group(connection, "n1", START - 1_000 + number, [f"{number}-{part}" for part in range(5)], sent=0)

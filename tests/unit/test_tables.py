@@ -21,6 +21,14 @@ def test_east_asian_characters_take_two_columns() -> None:
     ]
 
 
+def test_marks_on_a_character_take_no_column() -> None:
+    assert table(("setting", "n"), [("か\u3099ラーム", 1), ("監視　設定", 2)]).splitlines() == [
+        "setting     n",
+        "か\u3099ラーム    1",
+        "監視　設定  2",
+    ]
+
+
 def test_a_table_without_rows_is_its_headings() -> None:
     assert table(("setting", "n"), []) == "setting  n"
 
@@ -47,6 +55,6 @@ def test_an_age_is_told_in_its_greatest_whole_unit(seconds: int, text: str) -> N
     assert age(seconds) == text
 
 
-@pytest.mark.parametrize("text", ["plain", "監視", "a b", "é"])
+@pytest.mark.parametrize("text", ["plain", "監視", "a b", "é", "監視　設定", "a\u00a0b"])
 def test_what_can_be_printed_stays(text: str) -> None:
     assert printable(text) == text

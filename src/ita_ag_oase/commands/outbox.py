@@ -1,10 +1,13 @@
 """`ita-ag-oase outbox`: what waits and what is parked; shown, offered again, dropped or exported."""
 
+import errno
+import glob
 import itertools
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,26 +81,35 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
         groups = store.groups(choice)
         what = _amount(Tally(len(groups), sum(group.event_count for group in groups)))
         if groups and not is_sure:
-            if not sys.stdin.isatty():
+            # Python has none where it was closed.
+            if sys.stdin is None or not sys.stdin.isatty():
                 print(f"there is no terminal to ask on: add --yes to drop {what}", file=sys.stderr)
                 return 2
             if not _agrees(f"drop {what}? [y/N] "):
                 print("nothing was dropped", file=sys.stderr)
                 return 1
-        # What came into the outbox since then was not asked about.
-        asked_about = frozenset(group.number for group in groups)
-        return _report("dropped", store.drop(choice, among=asked_about), as_json=as_json)
+        # What came into the outbox or changed since then was not asked about.
+        return _report("dropped", store.drop(choice, among=frozenset(groups)), as_json=as_json)
 
 
 def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:
     """Write the events of the groups that are meant to a file, `-` being stdout, as lines of JSON; print how many."""
+    if _is_part_of(path, file):
+        print(f"{file} is the store itself: name another file", file=sys.stderr)
+        return 1
     try:
-        with StoreAccess(path) as store, _opened(file, overwrites=overwrites) as out:
-            tally, damaged = _write(store.pieces(choice), out)
+        with (
+            StoreAccess(path) as store,
+            closing(store.pieces(choice)) as pieces,
+            _opened(file, overwrites=overwrites) as out,
+        ):
+            tally, damaged = _write(pieces, out)
     except FileExistsError:
         print(f"{file} is there already: name another file, or add --force", file=sys.stderr)
         return 1
     except OSError as err:
+        if file == "-":
+            raise
         print(f"{file} cannot be written ({err.strerror}): name a file on a volume with room", file=sys.stderr)
         return 1
     print(f"exported {_amount(tally)}, damaged pieces: {damaged}", file=sys.stderr)
@@ -117,16 +129,25 @@ def _write(pieces: Iterable[tuple[OutboxGroup, bytes]], out: BinaryIO) -> tuple[
     return Tally(groups, events), damaged
 
 
+def _is_part_of(store: Path, file: str) -> bool:
+    """Whether a file is a store or lies beside it as a part of it, by whatever name."""
+    parts = [store, *store.parent.glob(f"{glob.escape(store.name)}-*")]
+    return Path(file).exists() and any(part.exists() and part.samefile(file) for part in parts)
+
+
 @contextmanager
 def _opened(file: str, *, overwrites: bool) -> Iterator[BinaryIO]:
     if file == "-":
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrites else os.O_EXCL)
     with os.fdopen(os.open(file, flags, 0o600), "wb") as out:
-        # One that was there before may have been open to others.
-        os.fchmod(out.fileno(), 0o600)
+        # One that was there before may have been open to others; a device or a pipe is theirs, too.
+        if stat.S_ISREG(os.fstat(out.fileno()).st_mode):
+            os.fchmod(out.fileno(), 0o600)
         yield out
 
 
@@ -210,11 +231,21 @@ def _print_group(group: OutboxGroup, contents: list[tuple[str, bytes]]) -> None:
 
 
 def _time(seconds: int | None) -> str:
-    return "-" if seconds is None else f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
+    if seconds is None:
+        return "-"
+    try:
+        return f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
+    except (ValueError, OverflowError, OSError):
+        # Of a damaged file, or of a stock agent's store: no year of the calendar.
+        return str(seconds)
 
 
 def _amount(tally: Tally) -> str:
-    return f"{tally.events} events of {tally.groups} groups"
+    return f"{_counted(tally.events, 'event')} of {_counted(tally.groups, 'group')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _agrees(question: str) -> bool:

@@ -30,12 +30,23 @@ def age(seconds: int) -> str:
 
 def printable(text: str) -> str:
     """Return text that stays on its line and does nothing to a terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return "".join(character if _is_harmless(character) else "\ufffd" for character in text)
+
+
+def _is_harmless(character: str) -> bool:
+    # Python takes every space but the ASCII one for unprintable, also the wide one of Japanese names.
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes: East Asian characters take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+    """Return how many columns of a terminal a text takes: East Asian characters take two, marks on others none."""
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _padded(text: str, width: int, *, to_right: bool) -> str:

@@ -1,7 +1,7 @@
 """A second way into a store, for commands: it works while the daemon does, and when no daemon runs."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -45,7 +45,7 @@ class StoreAccess:
         with self._snapshot() as connection:
             return list(triage.chosen(connection, choice))
 
-    def pieces(self, choice: GroupChoice) -> Iterator[tuple[OutboxGroup, bytes]]:
+    def pieces(self, choice: GroupChoice) -> Generator[tuple[OutboxGroup, bytes], None, None]:
         """Return the pieces of the groups that are meant one by one, all as they are at the first."""
         with self._snapshot() as connection:
             yield from triage.pieces(connection, choice)
@@ -55,8 +55,11 @@ class StoreAccess:
         with translated(self._path), transaction(self._connection):
             return triage.retry(self._connection, choice, now)
 
-    def drop(self, choice: GroupChoice, *, among: frozenset[int] | None = None) -> Tally:
-        """Take groups out for good, but none in flight, and where `among` is given only these numbers."""
+    def drop(self, choice: GroupChoice, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
+        """Take groups out for good, but none in flight, and where `among` is given only those that are still so.
+
+        Not by number, since a new group gets that of one that is gone.
+        """
         with translated(self._path), transaction(self._connection):
             return triage.drop(self._connection, choice, among)
 

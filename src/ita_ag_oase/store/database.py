@@ -182,6 +182,13 @@ def translated(path: Path) -> Iterator[None]:
         ) from err
 
 
+def corrupt(how: str) -> sqlite3.DatabaseError:
+    """Return what SQLite raises for damage, for damage that it passes over."""
+    err = sqlite3.DatabaseError(how)
+    err.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return err
+
+
 def no_space(path: Path) -> StoreUnavailable:
     """Return what says that the volume of the store is full."""
     return StoreUnavailable(
@@ -196,9 +203,17 @@ def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
         return no_space(path)
     code = extended_code & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreUnavailable(f"{path} is locked by another program: end it", reason=Reason.STORE_LOCKED)
+        return StoreUnavailable(
+            f"{path} is locked by another program: try again, or end that one", reason=Reason.STORE_LOCKED
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, str(err))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        # To read takes writing, too: SQLite keeps an index of the WAL beside the file.
+        return StoreUnavailable(
+            f"{path} cannot be opened to read and write ({err}): make it and its folder writable for this user",
+            reason=Reason.STORE_FAILED,
+        )
     return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)
 
 

@@ -14,6 +14,8 @@ _ROWS_PER_PAGE = 512
 # A file where this many look-ups fail has little left to save, and the agent is waited for.
 _MAX_FAILURES = 20_000
 _STEP_ROWS = 256
+# After so many rowids without a row the next row is asked for: where the disk changed a rowid, it may be any number.
+_WIDEST_GAP = 1_000_000
 
 
 class Salvage:
@@ -30,10 +32,23 @@ class Salvage:
         names = ", ".join(columns)
         query = f"SELECT {names} FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608 - our own names
         last = self._last_rowid(table)
-        for first in range(1, last + 1, _STEP_ROWS):
-            if self._failures >= _MAX_FAILURES:
-                return
-            yield from self._between(query, first, min(first + _STEP_ROWS - 1, last))
+        first, gap = 1, 0
+        while first <= last and self._failures < _MAX_FAILURES:
+            found = self._between(query, first, min(first + _STEP_ROWS - 1, last))
+            yield from found
+            first, gap = first + _STEP_ROWS, 0 if found else gap + _STEP_ROWS
+            if gap >= _WIDEST_GAP:
+                first, gap = self._next_rowid(table, first, last), 0
+
+    def _next_rowid(self, table: str, first: int, last: int) -> int:
+        query = f"SELECT coalesce(min(rowid), ?) FROM {table} WHERE rowid >= ?"  # noqa: S608 - our own names
+        try:
+            return int(self._connection.execute(query, (min(last, (1 << 63) - 2) + 1, first)).fetchone()[0])
+        except sqlite3.DatabaseError as err:
+            self._note(err)
+        # Such gaps cost much more time than a failure.
+        self._failures += _MAX_FAILURES // 10
+        return first
 
     def _between(self, query: str, first: int, last: int) -> list[tuple[Any, ...]]:
         try:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from ita_ag_oase.model import GroupChoice, GroupKey, GroupState, OutboxGroup, OutboxSummary, Tally
 from ita_ag_oase.store import outbox
+from ita_ag_oase.store.database import corrupt
 from ita_ag_oase.store.outbox import DAMAGED, MAYBE, NOT_SAVED
 from ita_ag_oase.store.pieces import PIECE_COLUMNS
 
@@ -23,15 +24,22 @@ _STATE = (
     f"CASE WHEN g.parked_reason IS NOT NULL THEN '{GroupState.PARKED}' WHEN g.in_request = 1"
     f" THEN '{GroupState.IN_FLIGHT}' ELSE '{GroupState.WAITING}' END"
 )
-_SINCE = "coalesce(g.parked_time, g.fetched_time)"
+# As the types that were written, whatever the disk made of them: a person shall see what is left.
+_NAME = "CAST(s.name AS TEXT)"
+_KEY = "CAST(g.key AS INTEGER)"
+_REASON = "CAST(g.parked_reason AS TEXT)"
+_PARKED_TIME = "CAST(g.parked_time AS INTEGER)"
+_SINCE = "CAST(coalesce(g.parked_time, g.fetched_time, 0) AS INTEGER)"
+_EVENTS = "CAST(coalesce(g.event_count, 0) AS INTEGER)"
+_BYTES = "CAST(coalesce(g.byte_count, 0) AS INTEGER)"
 _FROM = " FROM groups g JOIN settings s ON s.number = g.setting"
 
 
 def summary(connection: sqlite3.Connection) -> list[OutboxSummary]:
     """Return how much of the outbox is in which state and why, by setting."""
     rows = connection.execute(
-        f"SELECT s.name, {_STATE} AS state, g.parked_reason, count(*), sum(g.event_count), sum(g.byte_count),"
-        f" min({_SINCE}){_FROM} GROUP BY s.name, state, g.parked_reason ORDER BY s.name, state, g.parked_reason"
+        f"SELECT {_NAME} AS name, {_STATE} AS state, {_REASON} AS reason, count(*), sum({_EVENTS}), sum({_BYTES}),"
+        f" min({_SINCE}){_FROM} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     return [OutboxSummary(name, GroupState(state), *rest) for name, state, *rest in rows]
 
@@ -39,8 +47,8 @@ def summary(connection: sqlite3.Connection) -> list[OutboxSummary]:
 def chosen(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[OutboxGroup]:
     """Return the groups that are meant, the oldest key first, those without one last."""
     rows = connection.execute(
-        f"SELECT g.number, s.name, g.key, g.agent_name, {_STATE}, g.parked_reason, g.parked_time, {_SINCE},"
-        f" g.event_count, g.byte_count{_FROM} WHERE coalesce(s.name = ?, 1) AND coalesce(instr(g.parked_reason, ?), ?)"
+        f"SELECT g.number, {_NAME}, {_KEY}, CAST(g.agent_name AS TEXT), {_STATE}, {_REASON}, {_PARKED_TIME}, {_SINCE},"
+        f" {_EVENTS}, {_BYTES}{_FROM} WHERE coalesce(s.name = ?, 1) AND coalesce(instr({_REASON}, ?), ?)"
         " ORDER BY g.key IS NULL, g.key, g.poll, g.first_event",
         (choice.setting_name, choice.reason, choice.reason is None),
     )
@@ -62,6 +70,7 @@ def pieces(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[tupl
 def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tally:
     """Have parked groups offered again, whatever else `choice.states` names; return how many."""
     groups = [group for group in chosen(connection, choice) if group.state is GroupState.PARKED]
+    _require_rows(connection, groups)
     for group in groups:
         if group.reason == DAMAGED:
             # Whoever retries it wants it sent as it is.
@@ -73,15 +82,23 @@ def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tall
     return _tally(groups)
 
 
-def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[int] | None) -> Tally:
-    """Take groups out for good, but none in flight, and where `among` is given only these numbers; return how many."""
+def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[OutboxGroup] | None) -> Tally:
+    """Take groups out for good, but none in flight; return how many. `among` leaves out all but these, if unchanged."""
     groups = [
         group
         for group in chosen(connection, choice)
-        if group.state is not GroupState.IN_FLIGHT and (among is None or group.number in among)
+        if group.state is not GroupState.IN_FLIGHT and (among is None or group in among)
     ]
+    _require_rows(connection, groups)
     outbox.drop(connection, [group.number for group in groups])
     return _tally(groups)
+
+
+def _require_rows(connection: sqlite3.Connection, groups: Iterable[OutboxGroup]) -> None:
+    """Raise sqlite3.DatabaseError where a group that was read is not found by its number, so that no work is done."""
+    for group in groups:
+        if connection.execute("SELECT 1 FROM groups WHERE number = ?", (group.number,)).fetchone() is None:
+            raise corrupt(f"{group.key} is not found by its number")
 
 
 def _is_conclusive(connection: sqlite3.Connection, number: int, now: int) -> bool:
