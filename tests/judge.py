@@ -103,7 +103,8 @@ class Judge(Answering):
     def note_kill(self) -> None:
         """Note that the next life does not know the fate of a request, unless it was being settled."""
         for group in json.loads(self._pending or b'{"events": []}')["events"]:
-            self._fates[group["event_collection_settings_id"]].append("unknown")
+            # Also one that was surely not looked at: the agent ended before it knew.
+            self._note_offer(group, "unknown")
         if self._is_settling and self._killer.instant not in (DEALT_WITH, ANSWERED):
             self._pending = None
         self._is_settling = False
