@@ -45,6 +45,16 @@ class World:
         await self.keeper.note(self.true + exastro_ahead)
         return self.keeper.clock.now() - self.true
 
+    async def poll_by_a_wrong_clock_that_is_set_right(self) -> None:
+        """Poll while the clock is two hours ahead; then start a life with a clock that is right."""
+        self.wall += 7_200
+        await self.begin()
+        await self.meet()
+        self.bench.now = self.wall
+        await self.bench.poll("n1", [])
+        self.wall -= 7_200
+        await self.begin()
+
     async def cursor(self) -> float:
         """Return how far the cursor of a setting is from the start."""
         cursor = await self.bench.store.cursor(self.bench.rows["n1"]["EVENT_COLLECTION_SETTINGS_ID"])
@@ -128,13 +138,7 @@ async def test_what_is_kept_of_the_clocks_and_cannot_be_read_is_left_out(world: 
 
 
 async def test_a_clock_that_was_set_right_between_two_lives_takes_the_cursors_along(world: World) -> None:
-    world.wall += 7_200
-    await world.begin()
-    await world.meet()
-    world.bench.now = world.wall
-    await world.bench.poll("n1", [])
-    world.wall -= 7_200
-    await world.begin()
+    await world.poll_by_a_wrong_clock_that_is_set_right()
     assert await world.meet() == 0.0
     assert await world.cursor() == 0.0
     await world.begin()
@@ -143,13 +147,7 @@ async def test_a_clock_that_was_set_right_between_two_lives_takes_the_cursors_al
 
 
 async def test_cursors_move_once_however_many_answers_tell_that_the_clock_was_set_right(world: World) -> None:
-    world.wall += 7_200
-    await world.begin()
-    await world.meet()
-    world.bench.now = world.wall
-    await world.bench.poll("n1", [])
-    world.wall -= 7_200
-    await world.begin()
+    await world.poll_by_a_wrong_clock_that_is_set_right()
     await asyncio.gather(world.meet(), world.meet())
     assert await world.cursor() == 0.0
 

@@ -10,8 +10,9 @@ import msgspec
 from ita_ag_oase.model import TakeOver
 from ita_ag_oase.store import registry
 from ita_ag_oase.store.columns import GREATEST_INTEGER
+from ita_ag_oase.store.pieces import write_piece
 from ita_ag_oase.store.salvage import Salvage, opened_copy
-from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest, write_piece
+from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest
 
 _DONE = "taken_over"
 # Events held in memory at most, of all groups together: those of a group need not stand together in the old file.

@@ -10,14 +10,13 @@ A group whose bytes the disk has changed is not sent: it is parked, and the rest
 """
 
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ita_ag_oase.model import Batch, Group, Settlement
-from ita_ag_oase.store.pieces import PIECE_COLUMNS, events_in, is_sound
-from ita_ag_oase.store.saving import KEY_STRIDE, write_piece
+from ita_ag_oase.store.pieces import PIECE_COLUMNS, checksum_of, events_in, is_sound, write_piece
+from ita_ag_oase.store.saving import KEY_STRIDE
 
 # What is known of a group (`maybe_saved`): surely not saved; may have been saved under its key; never offered itself,
 # but the whole it was cut from, whose key is `cut_key`, may have been saved; the same, and it is being offered now.
@@ -225,7 +224,7 @@ def _cut_piece(
     if rest:
         connection.execute(
             "UPDATE pieces SET event_count = ?, events = ?, checksum = ? WHERE id = ?",
-            (len(raws) - count, rest, zlib.crc32(rest), piece),
+            (len(raws) - count, rest, checksum_of(rest), piece),
         )
     else:
         connection.execute("DELETE FROM pieces WHERE id = ?", (piece,))

@@ -1,6 +1,8 @@
-"""What can be said of a piece by looking at its bytes: whether they are those that were written, and which events."""
+"""Pieces of groups: how one is written, whether its bytes are still those, and which events they hold."""
 
+import sqlite3
 import zlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -8,9 +10,26 @@ import msgspec
 PIECE_COLUMNS = "CAST(coalesce(event_count, 0) AS INTEGER), CAST(coalesce(events, x'') AS BLOB), checksum"
 
 
+def write_piece(connection: sqlite3.Connection, group_number: int, events: Sequence[bytes]) -> int:
+    """Append a piece to a group, with a checksum by which a disk that changes its bytes is found out; return its id."""
+    joined = b",".join(events)
+    return int(
+        connection.execute(
+            "INSERT INTO pieces (group_number, event_count, events, checksum) VALUES (?, ?, ?, ?)",
+            (group_number, len(events), joined, checksum_of(joined)),
+        ).lastrowid
+        or 0
+    )
+
+
+def checksum_of(events: bytes) -> int:
+    """Return the CRC-32 that is kept with a piece's bytes."""
+    return zlib.crc32(events)
+
+
 def is_sound(events: bytes, checksum: int | None) -> bool:
     """Whether a piece holds the bytes that were written; without a checksum nothing is known against it."""
-    return checksum is None or zlib.crc32(events) == checksum
+    return checksum is None or checksum_of(events) == checksum
 
 
 def events_in(events: bytes) -> list[bytes] | None:

@@ -1,13 +1,13 @@
 """Saves what can be read of a damaged store into a new one, with a ledger that tells what could not be."""
 
 import sqlite3
-import zlib
 from typing import Any
 
 import msgspec
 
 from ita_ag_oase.model import Repair
 from ita_ag_oase.store import columns, registry, schema
+from ita_ag_oase.store.pieces import checksum_of
 from ita_ag_oase.store.remains import Remains
 from ita_ag_oase.store.saving import DIGEST_BYTES, KEY_STRIDE, digest
 
@@ -107,7 +107,7 @@ class _Rebuild:
 
     def _take_pieces(self) -> None:
         for row in self._old.rows("pieces"):
-            if columns.fits("pieces", row) and (row[4] == zlib.crc32(row[3]) or _origins(row[3])):
+            if columns.fits("pieces", row) and (row[4] == checksum_of(row[3]) or _origins(row[3])):
                 self._insert("pieces", row)
 
     def _take_groups(self) -> None:

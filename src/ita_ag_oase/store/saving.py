@@ -2,14 +2,14 @@
 
 import itertools
 import sqlite3
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
 
 from ita_ag_oase.model import Collection, Event, Labels, Saved
+from ita_ag_oase.store.pieces import write_piece
 
 DIGEST_BYTES = 16
 _LABEL_NAMES = frozenset(
@@ -44,18 +44,6 @@ class SavingLimits:
 def digest(text: str) -> bytes:
     """Return the 16 bytes under which an event id is remembered."""
     return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
-
-
-def write_piece(connection: sqlite3.Connection, group_number: int, events: Sequence[bytes]) -> int:
-    """Append a piece to a group, with a checksum by which a disk that changes its bytes is found out; return its id."""
-    joined = b",".join(events)
-    return int(
-        connection.execute(
-            "INSERT INTO pieces (group_number, event_count, events, checksum) VALUES (?, ?, ?, ?)",
-            (group_number, len(events), joined, zlib.crc32(joined)),
-        ).lastrowid
-        or 0
-    )
 
 
 def save(connection: sqlite3.Connection, collection: Collection, limits: SavingLimits) -> Saved:
