@@ -5,6 +5,8 @@ Errors of libraries are translated where they arise (`raise ... from err`), so t
 
 from enum import StrEnum
 
+from ita_ag_oase.text import Text, Translations, verbatim
+
 
 class Reason(StrEnum):
     """Why something failed: a closed list, used as a log field and as a label of metrics."""
@@ -36,11 +38,16 @@ class Reason(StrEnum):
 
 
 class AgentError(Exception):
-    """What was tried, on what, and what to do next, in one sentence for a person."""
+    """What was tried, on what, and what to do next, in one sentence for a person. `str` gives it in English."""
 
-    def __init__(self, message: str, *, reason: Reason) -> None:
-        super().__init__(message)
+    def __init__(self, message: Text | str, *, reason: Reason) -> None:
+        self.text = message if isinstance(message, Text) else verbatim(message)
+        super().__init__(str(message))
         self.reason = reason
+
+    def told(self, translations: Translations) -> str:
+        """Return the sentence in a language."""
+        return self.text.told(translations)
 
 
 class ConfigError(AgentError):
@@ -54,7 +61,7 @@ class ConfigError(AgentError):
 class Retryable(AgentError):
     """The same request may succeed later. `retry_after_seconds` is the other side's own wish, where it told one."""
 
-    def __init__(self, message: str, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, message: Text | str, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_seconds = retry_after_seconds
 
@@ -70,7 +77,12 @@ class ExastroUnavailable(Retryable):
     """
 
     def __init__(
-        self, message: str, *, reason: Reason, retry_after_seconds: float | None = None, is_unprocessed: bool = False
+        self,
+        message: Text | str,
+        *,
+        reason: Reason,
+        retry_after_seconds: float | None = None,
+        is_unprocessed: bool = False,
     ) -> None:
         super().__init__(message, reason=reason, retry_after_seconds=retry_after_seconds)
         self.is_unprocessed = is_unprocessed

@@ -3,6 +3,7 @@
 A field's name in upper case is the variable's name. `load` is the only reader of the environment.
 """
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -91,6 +92,13 @@ def _file_name(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value.strip()))
+    except ValueError:
+        raise ValueError(f"is {value!r}; write an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::") from None
+
+
 def _log_level(value: Any) -> Any:
     levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     level = str(value).strip().upper()
@@ -169,13 +177,29 @@ RANGES: dict[str, tuple[int, int]] = {
     "response_max_bytes": (65_536, 1_073_741_824),
     "storage_max_bytes": (16_777_216, 1_099_511_627_776),
     "event_id_retention_seconds": (3_600, 31_536_000),
+    "status_port": (0, 65_535),
 }
 
+LANGUAGES = ("en", "ja")
 
-class Settings(BaseSettings):
-    """The agent's configuration, checked. Secrets are left out of its repr."""
+
+class _Languages(BaseSettings):
+    """In which language people are told what there is to tell."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    language: str = "en"
+    default_language: str = "ja"
+
+    @property
+    def message_language(self) -> str:
+        """One of LANGUAGES: LANGUAGE where it names one, else DEFAULT_LANGUAGE, else English."""
+        named = (re.split("[^a-z]", given.strip().lower())[0] for given in (self.language, self.default_language))
+        return next((code for code in named if code in LANGUAGES), LANGUAGES[0])
+
+
+class Settings(_Languages):
+    """The agent's configuration, checked. Secrets are left out of its repr."""
 
     exastro_url: Annotated[str, AfterValidator(_url)]
     exastro_organization_id: Annotated[str, AfterValidator(_identity)]
@@ -209,9 +233,10 @@ class Settings(BaseSettings):
     storage_max_bytes: Number = 1_073_741_824
     event_id_retention_seconds: Number = 604_800
 
+    status_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    status_port: Number = 9_879
+
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_log_level)] = "INFO"
-    language: str | None = None
-    default_language: str = "ja"
     tz: str | None = None
 
     _adjustments: list[Adjustment] = PrivateAttr(default_factory=list)
@@ -329,7 +354,7 @@ def load(**overrides: Any) -> Settings:
 
     `overrides` stand before the environment, by field name. Raises ConfigError with every mistake at once.
     """
-    env_file = os.environ.get("ENVFILEPATH") or ".env"
+    env_file = _env_file()
     try:
         return Settings(_env_file=env_file, _env_file_encoding="utf-8-sig", **overrides)
     except ValidationError as err:
@@ -337,6 +362,18 @@ def load(**overrides: Any) -> Settings:
     except (OSError, UnicodeDecodeError) as err:
         what = f"names {env_file}, which cannot be read as text ({err.__class__.__name__}); write it in UTF-8"
         raise ConfigError([("ENVFILEPATH", what)]) from None
+
+
+def find_language() -> str:
+    """Return the language to tell people in, one of LANGUAGES, also where the rest of the configuration is wrong."""
+    try:
+        return _Languages(_env_file=_env_file(), _env_file_encoding="utf-8-sig").message_language
+    except (ValidationError, OSError, UnicodeDecodeError):
+        return LANGUAGES[0]
+
+
+def _env_file() -> str:
+    return os.environ.get("ENVFILEPATH") or ".env"
 
 
 def _problem(details: Any) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import pytest
 
 from ita_ag_oase import clock
 from ita_ag_oase.errors import ConfigError, Reason
-from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Adjustment, Settings, load
+from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Adjustment, Settings, find_language, load
 
 REQUIRED = {
     "EXASTRO_URL": "http://platform-auth:8000",
@@ -87,8 +87,10 @@ def test_the_smallest_configuration_has_the_documented_defaults(load_with: Load)
         "response_max_bytes": 33_554_432,
         "storage_max_bytes": 1_073_741_824,
         "event_id_retention_seconds": 604_800,
+        "status_address": "127.0.0.1",
+        "status_port": 9_879,
         "log_level": "INFO",
-        "language": None,
+        "language": "en",
         "default_language": "ja",
         "tz": None,
     }
@@ -530,6 +532,46 @@ class TestEnvFile:
         path = str(tmp_path / "other")
         problem = f"names {path}, which cannot be read as text (UnicodeDecodeError); write it in UTF-8"
         assert _problems(load_with, {"ENVFILEPATH": path}) == [("ENVFILEPATH", problem)]
+
+
+@pytest.mark.parametrize(
+    ("language", "default", "used"),
+    [
+        (None, None, "en"),
+        ("en", "ja", "en"),
+        ("ja", "en", "ja"),
+        (" JA ", "en", "ja"),
+        ("ja_JP.UTF-8", "en", "ja"),
+        ("en_US:ja", "ja", "en"),
+        ("fr", None, "ja"),
+        ("fr", "en", "en"),
+        ("fr", "de", "en"),
+    ],
+)
+def test_messages_are_in_the_language_that_is_named(
+    load_with: Load, language: str | None, default: str | None, used: str
+) -> None:
+    given = {"LANGUAGE": language, "DEFAULT_LANGUAGE": default}
+    assert (load_with(given).message_language, find_language()) == (used, used)
+
+
+def test_the_language_is_known_also_where_the_rest_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "example.env").write_text("LANGUAGE=ja\nEXASTRO_URL=nothing\n", encoding="utf-8")
+    monkeypatch.delenv("LANGUAGE", raising=False)
+    monkeypatch.setenv("ENVFILEPATH", str(tmp_path / "example.env"))
+    assert find_language() == "ja"
+    monkeypatch.setenv("ENVFILEPATH", str(tmp_path))
+    assert find_language() == "en"
+
+
+@pytest.mark.parametrize(("given", "used"), [("0.0.0.0", "0.0.0.0"), (" ::1 ", "::1")])
+def test_an_address_is_taken(load_with: Load, given: str, used: str) -> None:
+    assert load_with({"STATUS_ADDRESS": given}).status_address == used
+
+
+def test_what_is_no_address_is_refused(load_with: Load) -> None:
+    what_to_do = "is 'localhost:80'; write an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::"
+    assert _problems(load_with, {"STATUS_ADDRESS": "localhost:80"}) == [("STATUS_ADDRESS", what_to_do)]
 
 
 def test_overrides_stand_before_the_environment(load_with: Load) -> None:

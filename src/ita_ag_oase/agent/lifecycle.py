@@ -2,18 +2,15 @@
 
 import asyncio
 import contextlib
-import functools
 import signal
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import httpx
 import structlog
 
-from ita_ag_oase import __version__, clock, transport
+from ita_ag_oase import __version__, clock
+from ita_ag_oase.agent.connections import open_exastro, open_sources
 from ita_ag_oase.agent.roster import Roster, refresh_code
 from ita_ag_oase.agent.schedule import Troubles, delivery_code, until_it_works, wait_for
 from ita_ag_oase.agent.storage import hold_lock, open_store
@@ -21,15 +18,11 @@ from ita_ag_oase.agent.timekeeper import Timekeeper
 from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.delivery import Delivery
-from ita_ag_oase.errors import ConfigError
-from ita_ag_oase.exastro.auth import AccessTokens, RefreshTokenAuth
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting
 from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.settings import Settings
-from ita_ag_oase.sources.http import HttpClients
-from ita_ag_oase.sources.source import open_source
 from ita_ag_oase.store.store import Store
 
 _log = structlog.get_logger()
@@ -62,7 +55,9 @@ class Agent:
             store = await stack.enter_async_context(open_store(self._settings, on_damage=self.stop.set))
             timekeeper = Timekeeper(store)
             await timekeeper.open()
-            client = await stack.enter_async_context(self._open_exastro(store, timekeeper))
+            client = await stack.enter_async_context(
+                open_exastro(self._settings, store, on_secret=self._redactor.add, on_date=timekeeper.note)
+            )
             roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock))
             delivery = Delivery(
                 store,
@@ -93,83 +88,29 @@ class Agent:
             raise store.damage
 
     @asynccontextmanager
-    async def _open_exastro(self, store: Store, timekeeper: Timekeeper) -> AsyncIterator[ExastroClient]:
-        settings = self._settings
-        url = httpx.URL(settings.exastro_url)
-        client = httpx.AsyncClient(
-            verify=_tls("EXASTRO_CA_FILE", verify=settings.exastro_tls_verify, ca_file=settings.exastro_ca_file),
-            proxy=self._proxies().choose(url),
-            trust_env=False,
-            headers={"Accept": "application/json", "Accept-Encoding": transport.ACCEPTED_ENCODING},
-            event_hooks={"response": [functools.partial(_note_date, timekeeper)]},
-        )
-        base_url = (
-            f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
-        )
-        async with client, self._open_auth(client, store) as auth:
-            yield ExastroClient(client, auth, base_url=base_url)
-
-    @asynccontextmanager
-    async def _open_auth(self, client: httpx.AsyncClient, store: Store) -> AsyncIterator[httpx.Auth]:
-        settings = self._settings
-        refresh_token = settings.refresh_token
-        if refresh_token is None:
-            yield httpx.BasicAuth(settings.exastro_username or "", settings.password or "")
-            return
-        organization = settings.exastro_organization_id
-        tokens = AccessTokens(
-            client,
-            token_url=f"{settings.exastro_url}/auth/realms/{organization}/protocol/openid-connect/token",
-            client_id=f"_{organization}-api",
-            refresh_token=refresh_token,
-            facts=store,
-            on_secret=self._redactor.add,
-        )
-        try:
-            yield RefreshTokenAuth(tokens)
-        finally:
-            await tokens.close()
-
-    @asynccontextmanager
     async def _open_roster(self, store: Store, client: ExastroClient, steady: SteadyClock) -> AsyncIterator[Roster]:
         settings = self._settings
-        zone = clock.zone(settings.tz)
-        make_tls = functools.partial(
-            _tls, "SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file
-        )
-        clients = HttpClients(
-            tls=make_tls(),
-            proxies=self._proxies(),
-        )
+        async with open_sources(settings) as make_source:
 
-        # Made when the first mailbox needs it, and not that of HTTP: httpx puts HTTP's name into it (ALPN).
-        mail_tls = functools.cache(make_tls)
+            def make_collector(setting: CollectionSetting) -> Collector:
+                return Collector(setting, make_source(setting), store, steady, agent_name=settings.agent_identity)
 
-        def make_collector(setting: CollectionSetting) -> Collector:
-            source = open_source(setting, clients, make_tls=mail_tls, max_bytes=settings.response_max_bytes, zone=zone)
-            return Collector(setting, source, store, steady, agent_name=settings.agent_identity)
-
-        roster = Roster(
-            client=client,
-            store=store,
-            secrets=SecretColumns(settings.exastro_organization_id, settings.exastro_workspace_id),
-            names=settings.event_collection_settings_names,
-            interval_seconds=settings.execute_interval,
-            settings_file=settings.settings_file,
-            make_collector=make_collector,
-            on_secret=self._redactor.add,
-            on_news=self._news.set,
-            now=steady.now,
-        )
-        try:
-            yield roster
-        finally:
-            await roster.close()
-            await clients.close()
-
-    def _proxies(self) -> transport.Proxies:
-        settings = self._settings
-        return transport.Proxies(http=settings.http_proxy, https=settings.https_proxy, no_proxy=settings.no_proxy)
+            roster = Roster(
+                client=client,
+                store=store,
+                secrets=SecretColumns(settings.exastro_organization_id, settings.exastro_workspace_id),
+                names=settings.event_collection_settings_names,
+                interval_seconds=settings.execute_interval,
+                settings_file=settings.settings_file,
+                make_collector=make_collector,
+                on_secret=self._redactor.add,
+                on_news=self._news.set,
+                now=steady.now,
+            )
+            try:
+                yield roster
+            finally:
+                await roster.close()
 
     def _tell_started(self, waiting_events: int) -> None:
         settings = self._settings
@@ -252,20 +193,7 @@ async def _wait_for_any(events: Sequence[asyncio.Event], seconds: float) -> None
         await _end(waiting)
 
 
-async def _note_date(timekeeper: Timekeeper, response: httpx.Response) -> None:
-    date = transport.date_seconds(response)
-    if date is not None:
-        await timekeeper.note(date)
-
-
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-def _tls(variable: str, *, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
-    try:
-        return transport.tls_context(verify=verify, ca_file=ca_file)
-    except OSError as err:
-        raise ConfigError([(variable, f"{ca_file} holds no certificate; write the path of a PEM file")]) from err

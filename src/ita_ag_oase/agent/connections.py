@@ -1,0 +1,107 @@
+"""How Exastro and the sources are reached with a configuration: certificates, proxies, credentials."""
+
+import functools
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from ita_ag_oase import clock, transport
+from ita_ag_oase.errors import ConfigError
+from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
+from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.settings import Settings
+from ita_ag_oase.sources.http import HttpClients
+from ita_ag_oase.sources.source import Source, open_source
+
+
+@asynccontextmanager
+async def open_exastro(
+    settings: Settings,
+    facts: Facts,
+    *,
+    on_secret: Callable[[str], None],
+    on_date: Callable[[float], Awaitable[None]],
+) -> AsyncIterator[ExastroClient]:
+    """Yield the configured workspace's API; `on_date` is told the time of Exastro's clock at each answer, in seconds.
+
+    Raises ConfigError for a CA file that holds no certificate.
+    """
+    client = httpx.AsyncClient(
+        verify=_tls("EXASTRO_CA_FILE", verify=settings.exastro_tls_verify, ca_file=settings.exastro_ca_file),
+        proxy=_proxies(settings).choose(httpx.URL(settings.exastro_url)),
+        trust_env=False,
+        headers={"Accept": "application/json", "Accept-Encoding": transport.ACCEPTED_ENCODING},
+        event_hooks={"response": [functools.partial(_note_date, on_date)]},
+    )
+    base_url = (
+        f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
+    )
+    async with client, _open_auth(settings, client, facts, on_secret) as auth:
+        yield ExastroClient(client, auth, base_url=base_url)
+
+
+@asynccontextmanager
+async def open_sources(settings: Settings) -> AsyncIterator[Callable[[CollectionSetting], Source]]:
+    """Yield what makes the source of a setting, and raises SettingInvalid where there can be none.
+
+    Raises ConfigError for a CA file that holds no certificate.
+    """
+    make_tls = functools.partial(
+        _tls, "SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file
+    )
+    clients = HttpClients(tls=make_tls(), proxies=_proxies(settings))
+    # Made when the first mailbox needs it, and not that of HTTP: httpx puts HTTP's name into it (ALPN).
+    mail_tls = functools.cache(make_tls)
+    zone = clock.zone(settings.tz)
+
+    def make_source(setting: CollectionSetting) -> Source:
+        return open_source(setting, clients, make_tls=mail_tls, max_bytes=settings.response_max_bytes, zone=zone)
+
+    try:
+        yield make_source
+    finally:
+        await clients.close()
+
+
+@asynccontextmanager
+async def _open_auth(
+    settings: Settings, client: httpx.AsyncClient, facts: Facts, on_secret: Callable[[str], None]
+) -> AsyncIterator[httpx.Auth]:
+    refresh_token = settings.refresh_token
+    if refresh_token is None:
+        yield httpx.BasicAuth(settings.exastro_username or "", settings.password or "")
+        return
+    organization = settings.exastro_organization_id
+    tokens = AccessTokens(
+        client,
+        token_url=f"{settings.exastro_url}/auth/realms/{organization}/protocol/openid-connect/token",
+        client_id=f"_{organization}-api",
+        refresh_token=refresh_token,
+        facts=facts,
+        on_secret=on_secret,
+    )
+    try:
+        yield RefreshTokenAuth(tokens)
+    finally:
+        await tokens.close()
+
+
+async def _note_date(on_date: Callable[[float], Awaitable[None]], response: httpx.Response) -> None:
+    date = transport.date_seconds(response)
+    if date is not None:
+        await on_date(date)
+
+
+def _proxies(settings: Settings) -> transport.Proxies:
+    return transport.Proxies(http=settings.http_proxy, https=settings.https_proxy, no_proxy=settings.no_proxy)
+
+
+def _tls(variable: str, *, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return transport.tls_context(verify=verify, ca_file=ca_file)
+    except OSError as err:
+        raise ConfigError([(variable, f"{ca_file} holds no certificate; write the path of a PEM file")]) from err

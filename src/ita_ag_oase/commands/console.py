@@ -1,0 +1,84 @@
+"""Where a command tells a person something: in the person's language, without secrets, with colours on a terminal."""
+
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, TextIO
+
+import msgspec
+
+from ita_ag_oase.commands.tables import printable, table
+from ita_ag_oase.observability.logs import Redactor
+from ita_ag_oase.text import Told, Translations
+
+
+class Colour(Enum):
+    """What a colour means; the value is the terminal's code for it (ECMA-48, SGR)."""
+
+    GOOD = "32"
+    BAD = "31"
+    DOUBTFUL = "33"
+    FAINT = "2"
+
+
+class Console:
+    """The two streams of a command. Without `has_colours`, they are those of a terminal only."""
+
+    def __init__(
+        self,
+        translations: Translations,
+        redactor: Redactor,
+        *,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        has_colours: bool | None = None,
+    ) -> None:
+        self._translations = translations
+        self._redactor = redactor
+        self._out = out
+        self._err = err
+        self._has_colours = has_colours
+
+    @property
+    def out(self) -> TextIO:
+        """The stream of what was asked for."""
+        return self._out or sys.stdout
+
+    @property
+    def err(self) -> TextIO:
+        """The stream of what went wrong."""
+        return self._err or sys.stderr
+
+    def told(self, what: Told | str) -> str:
+        """Return a text in the person's language, or others' words as they are, without secrets."""
+        text = what.told(self._translations) if isinstance(what, Told) else what
+        return self._redactor.redact(text)
+
+    def say(self, what: Told | str = "", *, colour: Colour | None = None) -> None:
+        """Print lines on stdout."""
+        print(self.painted(self._lines(what), colour), file=self.out)
+
+    def warn(self, what: Told | str) -> None:
+        """Print lines on stderr."""
+        print(self._lines(what), file=self.err)
+
+    def table(self, headings: Sequence[Told | str], rows: Sequence[Sequence[Told | str | int]]) -> None:
+        """Print an aligned table."""
+        cells = [[cell if isinstance(cell, int) else self.told(cell) for cell in row] for row in rows]
+        print(table([self.told(heading) for heading in headings], cells), file=self.out)
+
+    def json(self, value: Any) -> None:
+        """Print a value as JSON on one line."""
+        print(msgspec.json.encode(self._redactor.redact_value(value)).decode(), file=self.out)
+
+    def painted(self, text: str, colour: Colour | None) -> str:
+        """Return text in a colour where the stream shows colours."""
+        if colour is None or not self._shows_colours():
+            return text
+        return f"\x1b[{colour.value}m{text}\x1b[0m"
+
+    def _shows_colours(self) -> bool:
+        return self.out.isatty() if self._has_colours is None else self._has_colours
+
+    def _lines(self, what: Told | str) -> str:
+        return "\n".join(printable(line) for line in self.told(what).split("\n"))
