@@ -1,7 +1,7 @@
 """One round of delivery: take a batch, post it, settle what became of it. A step without a loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -13,6 +13,7 @@ from ita_ag_oase.exastro.wire import Verdict
 from ita_ag_oase.model import Batch, Group, Settlement
 from ita_ag_oase.store.outbox import DAMAGED, BatchLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Told
 
 _log = structlog.get_logger()
 
@@ -195,7 +196,7 @@ class Delivery:
         self._tell_parked(reasons)
 
     @staticmethod
-    def _tell_parked(reasons: dict[Group, str]) -> None:
+    def _tell_parked(reasons: Mapping[Group, Told | str]) -> None:
         for group, reason in reasons.items():
             _log.error(
                 "batch_parked",

@@ -372,6 +372,16 @@ def find_language() -> str:
         return LANGUAGES[0]
 
 
+def hand_on_language(language: str) -> None:
+    """Have what goes by gettext, such as argparse, speak a language: it knows of none but by this variable."""
+    os.environ["LANGUAGE"] = language
+
+
+def wants_colours() -> bool:
+    """Whether a terminal may show colours, which NO_COLOR denies (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 def _env_file() -> str:
     return os.environ.get("ENVFILEPATH") or ".env"
 

@@ -12,6 +12,7 @@ from datetime import tzinfo
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import structlog
 
 from ita_ag_oase import clock
@@ -62,10 +63,16 @@ class Redactor:
             return {self.redact(str(key)): self.redact_value(member) for key, member in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.redact_value(element) for element in value]
+        if isinstance(value, msgspec.Raw):
+            return self._redact_json(value)
         text = str(value)
         redacted = self.redact(text)
         is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         return value if is_number and redacted == text else redacted
+
+    def _redact_json(self, raw: msgspec.Raw) -> Any:
+        text = bytes(raw).decode()
+        return raw if self.redact(text) == text else self.redact_value(json.loads(text))
 
 
 def _forms(secret: str) -> set[str]:
