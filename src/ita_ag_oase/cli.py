@@ -78,9 +78,16 @@ def _serve(console: "Console") -> int:
     from ita_ag_oase import clock
     from ita_ag_oase.agent import lifecycle
     from ita_ag_oase.observability.logs import configure
+    from ita_ag_oase.settings import wants_colours
 
     settings = _configuration(console)
-    configure(level=settings.log_level, zone=clock.zone(settings.tz), redactor=console.redactor)
+    configure(
+        level=settings.log_level,
+        zone=clock.zone(settings.tz),
+        redactor=console.redactor,
+        translations=console.translations,
+        wants_colours=wants_colours(),
+    )
     lifecycle.tell_adjustments(settings)
     asyncio.run(lifecycle.run(settings, console.redactor))
     return 0

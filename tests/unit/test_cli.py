@@ -240,7 +240,15 @@ def test_values_out_of_range_are_told_in_the_log(
     assert main(["run"]) == 0
     first = json.loads(_said(capsys)[0].splitlines()[0])
     del first["time"]
-    assert first == {"level": "warning", "event": "value_adjusted", "variable": "ITERATION", "given": 500, "used": 120}
+    assert first == {
+        "level": "warning",
+        "event": "value_adjusted",
+        "message": "ITERATION is 500, which is out of range; 120 is used",
+        "action": "write a value within the range",
+        "variable": "ITERATION",
+        "given": 500,
+        "used": 120,
+    }
 
 
 def test_signal_before_the_agent_listens_ends_with_code_0(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def test_lines_for_people_have_no_braces_and_no_secret() -> None:
             _log.exception("failed", detail="a hidden b")
             raise
     first, *trace = out.getvalue().splitlines()
-    assert first.split()[1:] == ["[error", "]", "failed", "detail='a", MASK, "b'"]
+    assert first.split()[1:] == ["[error", "]", "event=failed", "detail='a", MASK, "b'"]
     assert trace[-1] == f"ValueError: of {MASK}"
 
 
@@ -151,8 +151,14 @@ def test_what_libraries_log_comes_the_same_way() -> None:
     except ValueError:
         logger.exception("it failed")
     plain, failed = _lines(out)
-    assert plain == {"logger": "some.library", "text": f"a {MASK} b", "event": "library_message", "level": "warning"}
-    assert failed["text"] == "it failed"
+    assert plain == {
+        "level": "warning",
+        "event": "library_message",
+        "message": f"a {MASK} b",
+        "logger": "some.library",
+        "text": f"a {MASK} b",
+    }
+    assert failed["message"] == "it failed"
     assert failed["exception"].splitlines()[-1] == f"ValueError: of {MASK}"
 
 

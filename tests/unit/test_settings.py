@@ -54,7 +54,7 @@ def _problems(load_with: Load, given: Mapping[str, str | None]) -> list[tuple[st
     with pytest.raises(ConfigError) as caught:
         load_with(given)
     assert caught.value.reason is Reason.CONFIGURATION
-    return caught.value.problems
+    return [(variable, str(what_to_do)) for variable, what_to_do in caught.value.problems]
 
 
 def test_the_smallest_configuration_has_the_documented_defaults(load_with: Load) -> None:

@@ -16,7 +16,7 @@ from ita_ag_oase.commands.console import Console
 from ita_ag_oase.demo.exastro import ORGANIZATION, REFRESH_TOKEN, WORKSPACE, DemoExastro, SavedEvent
 from ita_ag_oase.demo.sources import AlertSource, DemoSource, FlakySource, MailSource, ProblemSource
 from ita_ag_oase.observability.logs import Redactor, configure
-from ita_ag_oase.settings import Settings
+from ita_ag_oase.settings import Settings, wants_colours
 from ita_ag_oase.text import Text, Told
 
 # How long what was told may still take to arrive once the time is over.
@@ -26,7 +26,14 @@ _LAST_SECONDS = 10.0
 def show(console: Console, *, seconds: float | None) -> int:
     """Run the demo for so many seconds, or until Ctrl-C; return 0 where nothing was lost or repeated, else 1."""
     redactor = console.redactor
-    configure(level="WARNING", zone=None, redactor=redactor, is_readable=True)
+    configure(
+        level="WARNING",
+        zone=None,
+        redactor=redactor,
+        translations=console.translations,
+        is_readable=True,
+        wants_colours=wants_colours(),
+    )
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ita-ag-oase-demo-")))
         sources = [stack.enter_context(source) for source in _sources()]

@@ -28,7 +28,7 @@ class DemoSource:
     """A source that makes an alarm every so often while it is entered, and counts which ones it has told."""
 
     name = ""
-    purpose = Text("")
+    purpose: Text
     _every_seconds = 1.0
 
     def __init__(self, seed: int = 0) -> None:
