@@ -107,9 +107,15 @@ class Collector:
         )
 
     def _tell(self, saved: Saved) -> None:
-        facts = {"setting": self._setting.name, "new": saved.new, "known": saved.known, "repeated": saved.repeated}
         tell = _log.info if saved.new else _log.debug
-        tell("collection_finished", code="AGT-10012", **facts)
+        tell(
+            "collection_finished",
+            code="AGT-10012",
+            setting=self._setting.name,
+            new=saved.new,
+            known=saved.known,
+            repeated=saved.repeated,
+        )
 
     def _tell_unusable(self, unusable: Counter[str]) -> None:
         """Warn of each reason why events are unusable when it comes up, and not again while it lasts."""
