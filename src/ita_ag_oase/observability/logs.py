@@ -27,6 +27,8 @@ _SHORT_CHARACTERS = 4
 # every few minutes would have to be kept and looked for in every line for ever.
 _WEB_TOKEN = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){2,4}", re.ASCII)
 _WEB_TOKEN_PART = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){0,4}|ZXlK[\w+/-]{10,}={0,2}", re.ASCII)
+# What a person would else read twice in one line.
+_OFTEN_IN_MESSAGE = ("detail", "text")
 # A text among the facts of a line is cut at this length.
 _TOLD_CHARACTERS = 512
 # What httpx leaves as it is in a query.
@@ -148,7 +150,7 @@ def configure(
             tell,
             stamp,
             redact,
-            _renderer(is_readable=is_for_people, has_colors=is_terminal and wants_colours),
+            *_rendering(is_readable=is_for_people, has_colors=is_terminal and wants_colours),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(out),
@@ -185,16 +187,22 @@ def _sentence(text: Text, facts: Mapping[str, Any], translations: Translations) 
         return translations.gettext(text.template)
 
 
-def _renderer(*, is_readable: bool, has_colors: bool) -> Any:
-    if is_readable:
-        return structlog.dev.ConsoleRenderer(
-            colors=has_colors,
-            timestamp_key="time",
-            event_key="message",
-            sort_keys=False,
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+def _rendering(*, is_readable: bool, has_colors: bool) -> list[Any]:
+    if not is_readable:
+        return [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=has_colors,
+        timestamp_key="time",
+        event_key="message",
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [_without_repetition, renderer]
+
+
+def _without_repetition(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    message = event.get("message", "")
+    return {name: fact for name, fact in event.items() if name not in _OFTEN_IN_MESSAGE or str(fact) not in message}
 
 
 class _Forwarder(logging.Handler):
