@@ -113,6 +113,10 @@ def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: arg
     )
     showing.add_argument("key", metavar="KEY", nargs=1, type=_key, help=_told(Text("SETTING@FETCHED_TIME")))
     showing.add_argument("--all", action="store_true", help=_told(Text("show all events")))
+    _add_triage(actions, where, form)
+
+
+def _add_triage(actions: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
     retrying = actions.add_parser(
         "retry", parents=[where, form], help=_told(Text("have parked groups offered to Exastro again"))
     )

@@ -98,7 +98,7 @@ def test_every_setting_has_a_rule(name: str) -> None:
     assert SETTINGS_ROWS[name.upper()]["Rule"] != ""
 
 
-@pytest.mark.parametrize("variable", [*ACCEPTED_WITHOUT_EFFECT, "ENVFILEPATH"])
+@pytest.mark.parametrize("variable", [*ACCEPTED_WITHOUT_EFFECT, "ENVFILEPATH", "NO_COLOR"])
 def test_a_variable_that_is_no_setting_is_documented(variable: str) -> None:
     assert OTHER_ROWS[variable]["Rule"] != ""
 

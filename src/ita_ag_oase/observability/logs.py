@@ -181,8 +181,8 @@ def _words(facts: Mapping[str, Any], translations: Translations) -> dict[str, st
 
 def _sentence(text: Text, facts: Mapping[str, Any], translations: Translations) -> str:
     try:
-        return translations.gettext(text.template).format(**facts)
-    except (LookupError, ValueError):
+        return text.about(**facts).told(translations)
+    except (LookupError, TypeError, ValueError):
         # A line without one of its facts is better than none.
         return translations.gettext(text.template)
 
