@@ -6,10 +6,11 @@ type are refused in the tool's own way.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl
 
-from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_json
+from ita_ag_oase.demo.loopback import Reply, Request, as_json
+from support import ScriptedSource
 
 TOKEN = "tool-token"
 
@@ -32,27 +33,15 @@ _SORT_FIELDS = {"problem.get": {"eventid"}, "event.get": {"eventid", "objectid",
 _CONTENT_TYPES = ("application/json-rpc", "application/json", "application/jsonrequest")
 
 
-class Tool:
-    """A tool that answers while it is entered, and notes what it was asked for."""
+class Tool(ScriptedSource):
+    """A tool that answers while it is entered, and notes what it was asked for and did not refuse."""
 
     def __init__(self) -> None:
+        super().__init__("tool", self._reply)
         self.token = TOKEN
         self.asked: list[dict[str, Any]] = []
-        self._server = LoopbackServer(self._handle)
 
-    @property
-    def url(self) -> str:
-        """Where it can be asked, without a path."""
-        return self._server.url
-
-    def __enter__(self) -> Self:
-        self._server.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
-
-    def _handle(self, request: Request) -> Reply:
+    def _reply(self, request: Request) -> Reply:
         raise NotImplementedError
 
 
@@ -73,7 +62,7 @@ class Zabbix(Tool):
         self.events: list[dict[str, Any]] = []
         self._version = tuple(int(part) for part in version.split("."))
 
-    def _handle(self, request: Request) -> Reply:
+    def _reply(self, request: Request) -> Reply:
         if (request.method, request.path) != ("POST", "/zabbix/api_jsonrpc.php"):
             return Reply(status=404)
         if request.headers.get("content-type") not in _CONTENT_TYPES:
@@ -143,7 +132,7 @@ class Alerts(Tool):
         self._filters = filters
         self._has_token = has_token
 
-    def _handle(self, request: Request) -> Reply:
+    def _reply(self, request: Request) -> Reply:
         if (request.method, request.path) != ("GET", self._path):
             return Reply(status=404)
         if self._has_token and request.headers.get("authorization") != f"Bearer {self.token}":
@@ -164,7 +153,7 @@ class RestApi(Tool):
         super().__init__()
         self.alarms: list[dict[str, Any]] = []
 
-    def _handle(self, request: Request) -> Reply:
+    def _reply(self, request: Request) -> Reply:
         if (request.method, request.path) != ("GET", "/v1/alarms"):
             return Reply(status=404)
         if request.headers.get("x-api-key") != self.token:

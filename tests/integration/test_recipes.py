@@ -12,12 +12,14 @@ from structlog.testing import capture_logs
 
 from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.collection import Collector
-from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE
+from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, setting_row
+from ita_ag_oase.demo.mailbox import PASSWORD, USERNAME, Mailbox, MailServer
 from ita_ag_oase.errors import Reason, SourceRejected
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import Settlement
-from ita_ag_oase.sources.http import HttpClients, HttpSource
+from ita_ag_oase.sources.http import HttpClients
+from ita_ag_oase.sources.source import open_source
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
@@ -30,6 +32,7 @@ POLL = 1_767_225_600
 INTERVAL = 10
 LIMITS = BatchLimits(events=1_000, bytes=1_000_000, groups=100)
 SECRETS = SecretColumns(ORGANIZATION, WORKSPACE)
+TLS = tls_context(verify=True, ca_file=None)
 
 PROBLEMS, PROBLEMS_6_0 = recipe("Zabbix 7.0: problems"), recipe("Zabbix 6.0: problems")
 EVENTS = recipe("Zabbix: hosts and recoveries")
@@ -50,11 +53,14 @@ class Polls:
 
     async def begin(self, tool: Tool, columns: dict[str, str | None]) -> None:
         """Take up the setting of a recipe, with the tool in place of the page's host."""
-        row = row_at(tool.url, columns, AUTH_TOKEN=TOKEN)
+        await self.begin_with(row_at(tool.url, columns, AUTH_TOKEN=TOKEN))
+
+    async def begin_with(self, row: dict[str, Any]) -> None:
+        """Take up a row with its secrets in clear."""
         encrypted = {**row, **{column: SECRETS.encrypt(row[column]) for column in wire.SECRET_COLUMNS}}
         setting = wire.setting_of(encrypted, SECRETS)
         await self._store.register(setting.id, setting.name, int(self._now))
-        source = HttpSource(setting, self._clients, max_bytes=1_000_000, zone=UTC)
+        source = open_source(setting, self._clients, make_tls=lambda: TLS, max_bytes=1_000_000, zone=UTC)
         clock = SteadyClock(wall=lambda: self._now, elapsed=lambda: self._now)
         self._collector = Collector(setting, source, self._store, clock, agent_name="agent")
 
@@ -70,14 +76,20 @@ class Polls:
         await self._store.settle(batch, settlement, int(self._now))
         return [event for group in events for event in group]
 
+    async def close(self) -> None:
+        """End what the source holds open."""
+        await self._collector.close()
+
 
 @pytest.fixture
 async def polls(tmp_path: Path) -> AsyncIterator[Polls]:
     limits = SavingLimits(group_events=1_000, group_bytes=1_000_000, id_retention_seconds=604_800)
     store = Store(tmp_path / "store", limits, storage_max_bytes=1 << 30)
     await store.open()
-    clients = HttpClients(tls=tls_context(verify=True, ca_file=None), proxies=Proxies(None, None, None))
-    yield Polls(store, clients)
+    clients = HttpClients(tls=TLS, proxies=Proxies(None, None, None))
+    polls = Polls(store, clients)
+    yield polls
+    await polls.close()
     await clients.close()
     store.close()
 
@@ -270,3 +282,29 @@ async def test_pages_of_a_rest_api_are_read_one_by_one(polls: Polls) -> None:
         assert pages == [[8, 9], [10, 11], [12], []]
         asked = [{name: value for name, value in query.items() if name in ("from", "after")} for query in api.asked]
         assert asked == [{"from": str(POLL - INTERVAL)}, {"after": "9"}, {"after": "11"}, {"after": "12"}]
+
+
+# The mail behind the event of the page.
+MAIL = b"""\
+Return-Path: <bounce@example.jp>
+Delivered-To: ops@example.jp
+Date: Mon, 01 Jan 2024 09:00:00 +0900
+Message-ID: <1@example.jp>
+From: Zabbix <zabbix@example.jp>
+To: ops@example.jp, Second <second@example.jp>
+Subject: [PROBLEM] disk full
+
+web-01
+"""
+
+
+async def test_a_mail_arrives_as_the_page_shows_it(polls: Polls) -> None:
+    (event,) = recipe("A mailbox").examples
+    mailbox = Mailbox()
+    with MailServer(mailbox) as server:
+        columns = {"CONNECTION_METHOD_ID": "4", "REQUEST_METHOD_ID": "5", "PORT": server.port, "USERNAME": USERNAME}
+        await polls.begin_with(setting_row("mailbox", "127.0.0.1", **columns, PASSWORD=PASSWORD))
+        mailbox.append(MAIL.replace(b"\n", b"\r\n"), POLL)
+        (arrived,) = await polls.poll()
+        assert {name: value for name, value in arrived.items() if not name.startswith("_exastro_")} == event
+        assert await polls.poll() == []
