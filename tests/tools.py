@@ -68,10 +68,13 @@ class Zabbix(Tool):
         if request.headers.get("content-type") not in _CONTENT_TYPES:
             return Reply(status=412)
         call = json.loads(request.body)
+        if "id" not in call:
+            # A notification in the words of JSON-RPC: it gets no answer.
+            return Reply()
         try:
-            return as_json({"jsonrpc": "2.0", "result": self._result(call, request.headers), "id": call.get("id")})
+            return as_json({"jsonrpc": "2.0", "result": self._result(call, request.headers), "id": call["id"]})
         except _Refused as refusal:
-            return as_json({"jsonrpc": "2.0", "error": refusal.error, "id": call.get("id")})
+            return as_json({"jsonrpc": "2.0", "error": refusal.error, "id": call["id"]})
 
     def _result(self, call: dict[str, Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
         self._check_members(call)
@@ -86,7 +89,7 @@ class Zabbix(Tool):
         allowed = {"jsonrpc", "method", "params", "id"} | ({"auth"} if self._version < (7, 2) else set())
         for name in sorted(call.keys() - allowed):
             raise _Refused(-32600, "Invalid request.", f'Invalid parameter "/": unexpected parameter "{name}".')
-        if call.get("jsonrpc") != "2.0" or "id" not in call:
+        if call.get("jsonrpc") != "2.0":
             raise _Refused(-32600, "Invalid request.", "JSON-rpc version is not specified.")
 
     def _check_token(self, call: Mapping[str, Any], headers: Mapping[str, str]) -> None:
@@ -159,6 +162,8 @@ class RestApi(Tool):
         if request.headers.get("x-api-key") != self.token:
             return as_json({"error": "no such key"}, 401)
         query: dict[str, Any] = dict(parse_qsl(request.query, strict_parsing=True))
+        if not query.keys() <= {"from", "after", "order", "limit"}:
+            return as_json({"error": "no such parameter"}, 400)
         self.asked.append(query)
         is_new = _after(query)
         found = [alarm for alarm in sorted(self.alarms, key=lambda alarm: int(alarm["id"])) if is_new(alarm)]

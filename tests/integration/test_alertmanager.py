@@ -11,7 +11,7 @@ import pytest
 
 from ita_ag_oase.demo.exastro import DemoExastro
 from programs import listening
-from recipes import recipe, row_at
+from recipes import PAGE, recipe, row_at
 from support import Deploy, arrived, wait_until
 
 _RECIPE = recipe("Alertmanager")
@@ -30,10 +30,10 @@ class Alertmanager:
         """End the connection."""
         self._client.close()
 
-    def fire(self, *names: str) -> None:
+    def fire(self, *names: str, severity: str = "critical") -> None:
         """Have alerts firing from now on; return once they are listed as such."""
         now = datetime.now(UTC)
-        self._post([self._alert(name, now, now + timedelta(hours=1)) for name in names])
+        self._post([self._alert(name, now, now + timedelta(hours=1), severity) for name in names])
         wait_until(lambda: set(names) <= self._in_state("active"), f"{names} to be active")
 
     def resolve(self, name: str) -> None:
@@ -77,9 +77,9 @@ class Alertmanager:
         self._client.post("/api/v2/alerts", json=alerts).raise_for_status()
 
     @staticmethod
-    def _alert(name: str, start: datetime, end: datetime) -> dict[str, Any]:
+    def _alert(name: str, start: datetime, end: datetime, severity: str = "critical") -> dict[str, Any]:
         return {
-            "labels": {"alertname": name, "instance": "web-01", "severity": "critical"},
+            "labels": {"alertname": name, "instance": "web-01", "severity": severity},
             "annotations": {"summary": "日本語の説明"},
             "startsAt": start.isoformat(),
             "endsAt": end.isoformat(),
@@ -168,3 +168,15 @@ def test_a_silenced_alert_arrives_when_its_silence_ends(
         alertmanager.end_silence(silence)
         agent.wait_until(lambda: len(exastro.counts) == 2, "the alert that was silenced")
         assert arrived(exastro, _NAME) == alertmanager.ids("HighLoad", "DiskFull")
+
+
+def test_alerts_are_narrowed_as_the_page_says(deploy: Deploy, alertmanager: Alertmanager, row: dict[str, Any]) -> None:
+    parameter = '{"filter": ["severity=\\"critical\\""], "silenced": false}'
+    assert f"`{parameter}`" in PAGE.read_text("utf-8")
+    with DemoExastro([{**row, "PARAMETER": parameter}]) as exastro:
+        alertmanager.fire("HighLoad", severity="warning")
+        alertmanager.fire("DiskFull")
+        agent = deploy(exastro, _NAME).start()
+        agent.wait_until(lambda: exastro.counts, "the critical alert")
+        agent.wait_for_quiet_poll(_NAME)
+        assert arrived(exastro, _NAME) == alertmanager.ids("DiskFull")
