@@ -592,7 +592,7 @@ class TestJapanese:
         assert (code, out.splitlines()[:2], err) == (
             0,
             [
-                "設定  取得  新規  既知  重複  配信待ち  保留  配信済み  保存済み  破棄  消失  整合",
+                "設定  取得  新規  既知  重複  送信待ち  保留  送信済み  保存済み  破棄  欠落  整合",
                 "n1       3     3     0     0         0     2         1         0     0     0  はい",
             ],
             "",
@@ -601,7 +601,7 @@ class TestJapanese:
     def test_a_finding_is_told(self, bench: Bench, run: Run) -> None:
         damage(bench)
         assert run("verify")[2] == (
-            f"n1@{START + 5}: ディスク上で断片の内容が変わり、チェックサムが一致しません。"
+            f"n1@{START + 5}: ディスク上でデータの内容が変わり、チェックサムが一致しません。"
             "ボリュームを確認してください。保留になった後、`ita-ag-oase outbox` で書き出し、再送、破棄ができます。\n"
         )
 

@@ -91,7 +91,7 @@ DOCUMENTS = pytest.mark.parametrize("document", ["docs/messages.md", "docs/ja/me
 @DOCUMENTS
 def test_the_documents_have_each_event_with_each_of_its_codes_and_its_levels(document: str) -> None:
     written = {
-        (code, event, *re.findall(r"\w+", re.sub("または|or ", "", levels)))
+        (code, event, *re.findall(r"\w+", re.sub("または|or ", " ", levels)))
         for code, event, levels, *_ in _rows(document)
     }
     assert written == {(code, event.event, *event.levels) for event in EMITTED for code in _codes(event)}
