@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak soak-model lock clean
+.PHONY: help demo test check catalogs bench soak soak-model lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: $(VENV)/.ready ## what must be green before a commit: style, types, struc
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+catalogs: $(VENV)/.ready ## bring the catalogues of messages in line with the source, and name what is not translated yet
+	@PYTHONPATH=tests $(BIN)/python -m catalogs
 
 bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
 	@PYTHONPATH="$(CURDIR)/tests" $(BIN)/python bench/bench.py

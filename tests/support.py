@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
+from ita_ag_oase.text import Text
 
 MODULE = (sys.executable, "-m", "ita_ag_oase")
 SCRIPT = (str(Path(sys.executable).with_name("ita-ag-oase")),)
@@ -35,6 +36,11 @@ SCRIPT = (str(Path(sys.executable).with_name("ita-ag-oase")),)
 PATIENCE_SECONDS = 40.0
 _LOOK_AGAIN_SECONDS = 0.02
 _LAST_WORDS = 12
+
+
+def in_english(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return captured log lines with the texts in them told in English."""
+    return [{name: str(fact) if isinstance(fact, Text) else fact for name, fact in line.items()} for line in lines]
 
 
 def wait_until(

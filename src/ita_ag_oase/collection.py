@@ -12,6 +12,7 @@ from ita_ag_oase.events.extract import Extraction, Extractor
 from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Portion, Saved
 from ita_ag_oase.sources.source import Source
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class Collector:
         _log.debug("collection_started", code="AGT-10011", setting=self._setting.name)
         answer = await self._source.fetch(cursor, now)
         if self._clock.moves != moves:
-            raise StoreUnavailable("the clock was set during the poll: it comes again", reason=Reason.CLOCK)
+            raise StoreUnavailable(Text("the clock was set during the poll: it comes again"), reason=Reason.CLOCK)
         unusable: Counter[str] = Counter()
         saved = await self._store.save(self._read(answer, now, unusable))
         self._tell(saved)
@@ -106,9 +107,15 @@ class Collector:
         )
 
     def _tell(self, saved: Saved) -> None:
-        facts = {"setting": self._setting.name, "new": saved.new, "known": saved.known, "repeated": saved.repeated}
         tell = _log.info if saved.new else _log.debug
-        tell("collection_finished", code="AGT-10012", **facts)
+        tell(
+            "collection_finished",
+            code="AGT-10012",
+            setting=self._setting.name,
+            new=saved.new,
+            known=saved.known,
+            repeated=saved.repeated,
+        )
 
     def _tell_unusable(self, unusable: Counter[str]) -> None:
         """Warn of each reason why events are unusable when it comes up, and not again while it lasts."""
@@ -119,7 +126,6 @@ class Collector:
                 setting=self._setting.name,
                 events=unusable[reason],
                 detail=reason,
-                action="Exastro shows them as unusable: check the setting's keys and flags, and what the source says",
             )
         self._told = frozenset(unusable)
 

@@ -1,7 +1,7 @@
 """One round of delivery: take a batch, post it, settle what became of it. A step without a loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -13,6 +13,7 @@ from ita_ag_oase.exastro.wire import Verdict
 from ita_ag_oase.model import Batch, Group, Settlement
 from ita_ag_oase.store.outbox import DAMAGED, BatchLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text, Told
 
 _log = structlog.get_logger()
 
@@ -115,10 +116,10 @@ class Delivery:
             # More has passed before, so this may pass, too: once more, before it counts.
             self._passed_bytes = 0
             await self._store.withdraw(batch)
-            raise ExastroUnavailable(str(err), reason=err.reason, is_unprocessed=True) from err
+            raise ExastroUnavailable(err.text, reason=err.reason, is_unprocessed=True) from err
         if len(batch.groups) == 1 and (first.event_count == 1 or (is_about_group and not is_too_large)):
             await self._store.withdraw(batch)
-            await self._park({first: str(err)}, batch)
+            await self._park({first: err.text}, batch)
             return
         if is_too_large:
             self._remember_too_large(size)
@@ -128,7 +129,7 @@ class Delivery:
             "batch_cut",
             code="AGT-10020",
             reason=err.reason,
-            detail=str(err),
+            detail=err.text,
             events=batch.event_count,
             groups=len(batch.groups),
             bytes=size,
@@ -189,13 +190,13 @@ class Delivery:
         self._leap_seconds *= 2
         return group.fetched_time + self._leap_seconds
 
-    async def _park(self, reasons: dict[Group, str], batch: Batch) -> None:
-        parked = {group.number: reason[:256] for group, reason in reasons.items()}
+    async def _park(self, reasons: Mapping[Group, Text], batch: Batch) -> None:
+        parked = {group.number: str(reason)[:256] for group, reason in reasons.items()}
         await self._store.settle(batch, Settlement(parked=parked), int(self._now()))
         self._tell_parked(reasons)
 
     @staticmethod
-    def _tell_parked(reasons: dict[Group, str]) -> None:
+    def _tell_parked(reasons: Mapping[Group, Told | str]) -> None:
         for group, reason in reasons.items():
             _log.error(
                 "batch_parked",
@@ -204,7 +205,6 @@ class Delivery:
                 fetched_time=group.fetched_time,
                 events=group.event_count,
                 detail=reason,
-                action="they stay in the store, the rest goes on; `ita-ag-oase outbox` shows, retries or drops them",
             )
 
 

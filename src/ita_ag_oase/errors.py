@@ -3,9 +3,10 @@
 Errors of libraries are translated where they arise (`raise ... from err`), so that nothing above an adapter knows them.
 """
 
+import functools
 from enum import StrEnum
 
-from ita_ag_oase.text import Text, Translations, verbatim
+from ita_ag_oase.text import Text, Translations
 
 
 class Reason(StrEnum):
@@ -40,9 +41,9 @@ class Reason(StrEnum):
 class AgentError(Exception):
     """What was tried, on what, and what to do next, in one sentence for a person. `str` gives it in English."""
 
-    def __init__(self, message: Text | str, *, reason: Reason) -> None:
-        self.text = message if isinstance(message, Text) else verbatim(message)
-        super().__init__(str(message))
+    def __init__(self, text: Text, *, reason: Reason) -> None:
+        super().__init__(str(text))
+        self.text = text
         self.reason = reason
 
     def told(self, translations: Translations) -> str:
@@ -53,16 +54,21 @@ class AgentError(Exception):
 class ConfigError(AgentError):
     """The configuration cannot be used; raised at start only. `problems` holds (variable, what to do) pairs."""
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{name}: {text}" for name, text in problems), reason=Reason.CONFIGURATION)
+    def __init__(self, problems: list[tuple[str, Text]]) -> None:
+        texts = [Text("{variable}: {what_to_do}", variable=name, what_to_do=text) for name, text in problems]
+        super().__init__(functools.reduce(_followed, texts), reason=Reason.CONFIGURATION)
         self.problems = problems
+
+
+def _followed(text: Text, following: Text) -> Text:
+    return Text("{text}; {following}", text=text, following=following)
 
 
 class Retryable(AgentError):
     """The same request may succeed later. `retry_after_seconds` is the other side's own wish, where it told one."""
 
-    def __init__(self, message: Text | str, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message, reason=reason)
+    def __init__(self, text: Text, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
+        super().__init__(text, reason=reason)
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -78,13 +84,13 @@ class ExastroUnavailable(Retryable):
 
     def __init__(
         self,
-        message: Text | str,
+        text: Text,
         *,
         reason: Reason,
         retry_after_seconds: float | None = None,
         is_unprocessed: bool = False,
     ) -> None:
-        super().__init__(message, reason=reason, retry_after_seconds=retry_after_seconds)
+        super().__init__(text, reason=reason, retry_after_seconds=retry_after_seconds)
         self.is_unprocessed = is_unprocessed
 
 

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from typing_extensions import Buffer
 
+from ita_ag_oase.text import Text
+
 
 class ConnectionMethod(StrEnum):
     """How the agent proves to a source who it is."""
@@ -218,7 +220,7 @@ class TakeOver:
     ids: int
     cursors: int
     unreadable: int
-    problems: tuple[str, ...]
+    problems: tuple[Text, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +238,8 @@ class Repair:
     ids: int = 0
     lost: int = 0
     damaged_tables: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    damage: str = ""
+    problems: tuple[Text, ...] = ()
+    damage: Text | None = None
     set_aside: str = ""
 
 
@@ -350,4 +352,4 @@ class Verification:
     """The ledger of each setting, and a sentence for everything that is wrong with a store."""
 
     ledgers: tuple[Ledger, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Text, ...]

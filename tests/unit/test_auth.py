@@ -15,6 +15,7 @@ from ita_ag_oase.errors import ExastroUnavailable, Reason, StoreUnavailable
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 TOKEN_URL = "http://exastro/auth/realms/org1/protocol/openid-connect/token"
 API_URL = "http://exastro/api"
@@ -53,7 +54,7 @@ class Memory:
 
     def _require_disk(self) -> None:
         if self.fails:
-            raise StoreUnavailable("no space is left", reason=Reason.STORE_FULL)
+            raise StoreUnavailable(Text("no space is left"), reason=Reason.STORE_FULL)
 
 
 class Realm:

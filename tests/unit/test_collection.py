@@ -38,6 +38,7 @@ from ita_ag_oase.sources.http import HttpClients, HttpSource
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 from ita_ag_oase.transport import Proxies, tls_context
 
 START = 1_704_034_800
@@ -242,9 +243,9 @@ CURSOR: dict[str, tuple[dict[str, Any], Any, int]] = {
     "no json": ({}, b"<html>", 0),
     "empty answer": ({}, b"", 0),
     "expression that cannot take the answer": ({"response_key": "sort(items)"}, {"items": [1, "a"]}, 0),
-    "source down": ({}, SourceUnavailable("x", reason=Reason.TIMEOUT), 0),
-    "source refuses": ({}, SourceRejected("x", reason=Reason.UNAUTHORIZED), 0),
-    "template fails": ({}, SourceUnreadable("x", reason=Reason.TEMPLATE), 0),
+    "source down": ({}, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT), 0),
+    "source refuses": ({}, SourceRejected(Text("x"), reason=Reason.UNAUTHORIZED), 0),
+    "template fails": ({}, SourceUnreadable(Text("x"), reason=Reason.TEMPLATE), 0),
 }
 
 
@@ -270,7 +271,7 @@ async def test_cursor_ids_and_events_stay_as_they_were_when_saving_fails(desk: D
 async def test_failed_poll_is_asked_again_from_the_same_time(desk: Desk) -> None:
     collector = await desk.begin()
     await desk.poll(collector, _items(1))
-    await desk.poll(collector, SourceUnavailable("x", reason=Reason.TIMEOUT))
+    await desk.poll(collector, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT))
     await desk.poll(collector, {"error": 1})
     await desk.poll(collector, _items())
     await desk.poll(collector, _items())
@@ -323,7 +324,7 @@ async def test_a_poll_of_portions_without_end_ends_and_the_next_one_goes_on(desk
 async def test_portions_before_one_that_fails_are_kept_and_the_time_stays(desk: Desk) -> None:
     collector = await desk.begin()
     desk.source.answers = [_portion("a", position="1", has_more=True)]
-    assert await desk.poll(collector, SourceUnavailable("x", reason=Reason.TIMEOUT)) is SourceUnavailable
+    assert await desk.poll(collector, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT)) is SourceUnavailable
     cursor = await desk.store.cursor("id-1")
     assert (cursor.last_fetched_time - START, cursor.position) == (0, "1")
     assert await desk.poll(collector, _portion("a", "b", position="2")) == Saved(new=1, known=1, repeated=0)
@@ -481,7 +482,6 @@ def _unusable(code: str, detail: str, events: int = 1) -> dict[str, Any]:
         "setting": "n1",
         "events": events,
         "detail": detail,
-        "action": "Exastro shows them as unusable: check the setting's keys and flags, and what the source says",
     }
 
 

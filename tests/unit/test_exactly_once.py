@@ -17,6 +17,7 @@ from exactly_once import ANSWERED, DEALT_WITH, SENT, Bench, fast_folder, put_bac
 from ita_ag_oase.demo.exastro import setting_row
 from ita_ag_oase.errors import ExastroUnavailable, Reason, SourceUnreadable
 from ita_ag_oase.model import Collection, Event, Labels, Saved
+from ita_ag_oase.text import Text
 from judge import FAULTS, Judge, Kill, Killer
 
 T = TypeVar("T")
@@ -181,7 +182,7 @@ class Life(RuleBasedStateMachine):
         told_twice = [number for number in listed[-2:] if number not in source.unusable]
         for place, number in enumerate([*listed, *told_twice]):
             if place == breaks_after:
-                raise SourceUnreadable("odd", reason=Reason.EXPRESSION)
+                raise SourceUnreadable(Text("odd"), reason=Reason.EXPRESSION)
             yield self.event(source, number)
 
     def event(self, source: Source, number: int) -> Event:

@@ -24,11 +24,12 @@ from ita_ag_oase.sources.imap import (
     ImapSource,
     Listed,
 )
+from ita_ag_oase.text import Text
 
 START = 1_704_034_800
 MAX_BYTES = 100_000
-BROKEN = SourceUnavailable("broken", reason=Reason.UNREACHABLE)
-REJECTED = SourceRejected("refused", reason=Reason.MAILBOX)
+BROKEN = SourceUnavailable(Text("broken"), reason=Reason.UNREACHABLE)
+REJECTED = SourceRejected(Text("refused"), reason=Reason.MAILBOX)
 
 
 class Mailbox:
@@ -309,7 +310,6 @@ class TestPortion:
                 "message_id": "<large>",
                 "size_bytes": 2 * MAX_BYTES + len(_mail("large")),
                 "kept_bytes": MAX_BYTES,
-                "action": "raise RESPONSE_MAX_BYTES where the whole mail is needed",
             }
         ]
 

@@ -33,6 +33,8 @@ from ita_ag_oase.store.database import Database, Work
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text, verbatim
+from support import in_english
 
 T = TypeVar("T")
 
@@ -135,7 +137,7 @@ class House:
 
     def _make(self, setting: CollectionSetting) -> Collector:
         if setting.name in self.unusable_for_sources:
-            raise SettingInvalid(f"{setting.name}: USERNAME is empty", reason=Reason.SETTING)
+            raise SettingInvalid(verbatim(f"{setting.name}: USERNAME is empty"), reason=Reason.SETTING)
         self.made.append(setting)
         return Poller(setting, self)
 
@@ -205,7 +207,7 @@ async def test_first_polls_are_spread_by_milliseconds_and_then_come_at_a_fixed_r
     first = [("n1", 0.0), ("n2", 0.005), ("n3", 0.01)]
     assert await house.poll_for(9) == [*first, *((name, time + 5) for name, time in first)]
     assert house.asked == [{"event_collection_settings_names": list(NAMES)}]
-    assert logs == [FETCHING, _applied(*NAMES, started=3, stopped=0)]
+    assert in_english(logs) == [FETCHING, _applied(*NAMES, started=3, stopped=0)]
 
 
 @pytest.mark.looptime
@@ -226,7 +228,7 @@ async def test_gone_settings_end_new_ones_start_and_unchanged_ones_go_on(house: 
         await house.roster.refresh()
     assert await house.poll_for(6) == [("n3", 0.0), ("n2", 3.005), ("n3", 5.0)]
     assert [setting.name for setting in house.made] == ["n1", "n2", "n3"]
-    assert logs == [FETCHING, _unusable("n1", ACTION), _applied("n2", "n3", started=1, stopped=1)]
+    assert in_english(logs) == [FETCHING, _unusable("n1", ACTION), _applied("n2", "n3", started=1, stopped=1)]
 
 
 @pytest.mark.looptime
@@ -256,7 +258,7 @@ async def test_changed_setting_is_started_anew(house: House, columns: dict[str, 
     with capture_logs() as logs:
         await house.roster.refresh()
     assert await house.poll_for(3.5) == [("n2", 0.0), ("n1", 3.0), ("n3", 3.01)]
-    assert logs == [FETCHING, _applied(*NAMES, started=1, stopped=1)]
+    assert in_english(logs) == [FETCHING, _applied(*NAMES, started=1, stopped=1)]
     for column, value in columns.items():
         assert house.made[-1].row[column] == value
 
@@ -291,7 +293,7 @@ async def test_unknown_name_is_told_once_and_again_after_it_was_there(house: Hou
         await house.roster.refresh()
         house.rows.pop()
         await house.roster.refresh()
-    assert logs == [
+    assert in_english(logs) == [
         FETCHING,
         _unusable("n2", ACTION),
         _applied("n1", "n3", started=2, stopped=0),
@@ -312,7 +314,7 @@ async def test_row_that_cannot_be_used_leaves_the_others_running(house: House) -
         await house.roster.refresh()
         await house.roster.refresh()
     assert await house.poll_for(1) == [("n1", 0.0)]
-    assert logs == [
+    assert in_english(logs) == [
         FETCHING,
         _unusable("n2", "n2: TTL is 'soon', no whole number from 0 to 2147483647: mend it in Exastro"),
         _unusable("n3", "n3: USERNAME is empty"),
@@ -341,7 +343,7 @@ async def test_row_that_is_not_for_agents_is_dropped_silently(house: House) -> N
     with capture_logs() as logs:
         await house.roster.refresh()
     assert await house.poll_for(1) == [("n1", 0.0)]
-    assert logs == [FETCHING, _applied("n1", started=1, stopped=0)]
+    assert in_english(logs) == [FETCHING, _applied("n1", started=1, stopped=0)]
 
 
 @pytest.mark.looptime
@@ -357,7 +359,7 @@ async def test_known_settings_serve_at_start_while_exastro_is_down(house: House)
             await later.refresh()
     assert await house.poll_for(6) == [("n2", 0.0), ("n2", 5.0)]
     await later.close()
-    assert logs == [
+    assert in_english(logs) == [
         {"log_level": "info", "event": "settings_known", "settings": 1},
         _applied("n2", started=1, stopped=0),
         FETCHING,
@@ -480,7 +482,7 @@ async def test_folder_that_cannot_be_made_costs_only_the_settings_file(house: Ho
     await roster.close()
     assert not roster.was_file_deleted()
     told = {"log_level": "debug", "path": str(house.file)}
-    assert logs == [
+    assert in_english(logs) == [
         FETCHING,
         {**told, "event": "settings_file_kept", "detail": f"[Errno 20] Not a directory: {str(house.file)!r}"},
         _applied("n1", started=1, stopped=0),
@@ -515,13 +517,13 @@ async def test_failed_polls_are_told_with_their_setting_and_code(
     house: House, columns: dict[str, str], code: str
 ) -> None:
     house.rows = [_row("n1", **columns)]
-    house.poll_error = SourceUnavailable("no answer", reason=Reason.TIMEOUT)
+    house.poll_error = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
     await house.roster.refresh()
     with capture_logs() as logs:
         await house.poll_for(1)
         house.poll_error = None
         await asyncio.sleep(5)
-    assert logs == [
+    assert in_english(logs) == [
         {
             "log_level": "warning",
             "event": "collection_failed",
@@ -596,11 +598,11 @@ async def test_row_with_half_a_character_does_not_spoil_all_settings(house: Hous
 @pytest.mark.parametrize(
     ("err", "code"),
     [
-        (ExastroUnavailable("Exastro answered 499 499-00201: x", reason=Reason.HTTP_STATUS), "AGT-10010"),
-        (ExastroRejected("Exastro answered 400 400-00002", reason=Reason.REFUSED), "AGT-10010"),
-        (ExastroUnavailable("Exastro: no connection", reason=Reason.UNREACHABLE), "AGT-00004"),
-        (StoreUnavailable("no space is left", reason=Reason.STORE_FULL), "AGT-10027"),
-        (StoreDamaged("damaged", reason=Reason.STORE_DAMAGED), "AGT-10027"),
+        (ExastroUnavailable(Text("Exastro answered 499 499-00201: x"), reason=Reason.HTTP_STATUS), "AGT-10010"),
+        (ExastroRejected(Text("Exastro answered 400 400-00002"), reason=Reason.REFUSED), "AGT-10010"),
+        (ExastroUnavailable(Text("Exastro: no connection"), reason=Reason.UNREACHABLE), "AGT-00004"),
+        (StoreUnavailable(Text("no space is left"), reason=Reason.STORE_FULL), "AGT-10027"),
+        (StoreDamaged(Text("damaged"), reason=Reason.STORE_DAMAGED), "AGT-10027"),
         (ValueError("Exastro answered"), "AGT-00004"),
     ],
     ids=["later", "refused", "unreachable", "store full", "store damaged", "unexpected"],

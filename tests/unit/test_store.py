@@ -17,6 +17,7 @@ from ita_ag_oase.store.database import Database, StoreLock
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 START = 1_700_000_000
 LIMITS = SavingLimits(group_events=100, group_bytes=60_000, id_retention_seconds=604_800)
@@ -170,7 +171,7 @@ class TestCursor:
     async def test_it_stays_and_nothing_is_kept_when_saving_fails_half_way(self, bench: Bench) -> None:
         def broken() -> Any:
             yield from (usable(number) for number in range(1_200))
-            raise SourceUnreadable("odd", reason=Reason.EXPRESSION)
+            raise SourceUnreadable(Text("odd"), reason=Reason.EXPRESSION)
 
         bench.now += 5
         with pytest.raises(SourceUnreadable):

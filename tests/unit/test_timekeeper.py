@@ -13,6 +13,7 @@ from exactly_once import Bench, usable
 from ita_ag_oase.agent.timekeeper import Timekeeper
 from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.store.database import Database, Work
+from ita_ag_oase.text import Text
 
 T = TypeVar("T")
 
@@ -232,7 +233,7 @@ async def test_a_store_that_fails_changes_nothing_and_costs_no_answer(world: Wor
 
     class Full(Database):
         async def run(self, _: Work[T]) -> T:
-            raise StoreUnavailable("full", reason=Reason.STORE_FULL)
+            raise StoreUnavailable(Text("full"), reason=Reason.STORE_FULL)
 
     world.bench.store._database = Full(tmp_path / "another")
     assert await world.meet(exastro_ahead=7_200) == 0.0

@@ -54,7 +54,7 @@ def groups(bench: Bench, choice: GroupChoice = EVERYTHING) -> list[OutboxGroup]:
 
 def findings(bench: Bench) -> tuple[str, ...]:
     with StoreAccess(bench._path) as store:
-        return store.verify().findings
+        return tuple(map(str, store.verify().findings))
 
 
 async def park(bench: Bench, name: str, events: Sequence[int | str], *, first_faults: Sequence[str] = ()) -> None:

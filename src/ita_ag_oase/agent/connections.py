@@ -16,6 +16,7 @@ from ita_ag_oase.model import CollectionSetting
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.source import Source, open_source
+from ita_ag_oase.text import Text
 
 
 @asynccontextmanager
@@ -104,4 +105,5 @@ def _tls(variable: str, *, verify: bool, ca_file: Path | None) -> ssl.SSLContext
     try:
         return transport.tls_context(verify=verify, ca_file=ca_file)
     except OSError as err:
-        raise ConfigError([(variable, f"{ca_file} holds no certificate; write the path of a PEM file")]) from err
+        problem = Text("{file} holds no certificate; write the path of a PEM file", file=ca_file)
+        raise ConfigError([(variable, problem)]) from err

@@ -24,6 +24,7 @@ from ita_ag_oase.model import CollectionSetting
 from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
@@ -126,9 +127,7 @@ class Agent:
         )
         for name, is_verified in (("EXASTRO", settings.exastro_tls_verify), ("SOURCE", settings.source_tls_verify)):
             if not is_verified:
-                _log.warning(
-                    "tls_not_verified", variable=f"{name}_TLS_VERIFY", action="anyone on the way can read along"
-                )
+                _log.warning("tls_not_verified", variable=f"{name}_TLS_VERIFY")
 
     async def _deliver(self, delivery: Delivery) -> None:
         troubles = Troubles(failed="delivery_failed", recovered="delivery_recovered")
@@ -173,7 +172,7 @@ def tell_adjustments(settings: Settings) -> None:
     for adjustment in settings.adjustments:
         _log.warning("value_adjusted", **adjustment._asdict())
     if settings.tz and clock.zone(settings.tz) is None and not clock.is_posix_zone(settings.tz):
-        _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used="the system's own")
+        _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used=Text("the system's own"))
 
 
 async def run(settings: Settings, redactor: Redactor) -> None:

@@ -18,6 +18,7 @@ from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
@@ -58,7 +59,7 @@ class Roster:
         self._applying = asyncio.Lock()
         self._settings: dict[str, CollectionSetting] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._told_unusable: dict[str, str] = {}
+        self._told_unusable: dict[str, Text] = {}
 
     async def start_with_known(self) -> None:
         """Begin with the rows that were fetched last, if any, unless Exastro has told them already."""
@@ -78,7 +79,9 @@ class Roster:
             await self._store.keep_fact(KNOWN_ROWS, text)
         for name in self._names:
             if name not in map(wire.name_of, rows):
-                self._tell_unusable(name, "Exastro has no such event collection setting: check the name, or restore it")
+                self._tell_unusable(
+                    name, Text("Exastro has no such event collection setting: check the name, or restore it")
+                )
         await self._apply(rows)
         self._write_file(text)
 
@@ -115,7 +118,7 @@ class Roster:
         try:
             setting = wire.setting_of(row, self._secrets)
         except SettingInvalid as err:
-            self._tell_unusable(wire.name_of(row), str(err))
+            self._tell_unusable(wire.name_of(row), err.text)
             return None
         for secret in setting.secrets:
             self._on_secret(secret)
@@ -126,7 +129,7 @@ class Roster:
         try:
             collector = self._make_collector(setting)
         except SettingInvalid as err:
-            self._tell_unusable(name, str(err))
+            self._tell_unusable(name, err.text)
             return False
         await self._store.register(setting.id, name, int(self._now()))
         self._told_unusable.pop(name, None)
@@ -164,7 +167,7 @@ class Roster:
         for name in names:
             del self._tasks[name], self._settings[name]
 
-    def _tell_unusable(self, name: str, why: str) -> None:
+    def _tell_unusable(self, name: str, why: Text) -> None:
         if self._told_unusable.get(name) != why:
             self._told_unusable[name] = why
             _log.error("setting_unusable", code="AGT-10001", setting=name, detail=why)

@@ -37,7 +37,7 @@ class Troubles:
             return
         needs_a_person = isinstance(err, Permanent) or err.reason is Reason.UNAUTHORIZED
         tell = _log.debug if not is_news else _log.error if needs_a_person else _log.warning
-        tell(self._failed, code=code, **self._facts, reason=err.reason, detail=str(err)[:512], failures=self.count)
+        tell(self._failed, code=code, **self._facts, reason=err.reason, detail=err.text, failures=self.count)
 
     def _tell_unexpected(self, err: Exception, code: str, *, is_news: bool) -> None:
         facts = {"code": code, **self._facts, "reason": "unexpected", "detail": repr(err)[:256]}

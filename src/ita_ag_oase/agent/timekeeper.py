@@ -101,7 +101,7 @@ class Timekeeper:
             way = self.clock.way_to_wall(exastro_offset + self._elapsed())
             if way:
                 await self._move(way, cursors=way, exastro_offset=exastro_offset)
-                _log.warning("clock_followed", seconds=round(way), action="the cursors moved with the clock")
+                _log.warning("clock_followed", seconds=round(way))
             difference = self._difference(exastro_offset)
             await self._keep(difference)
             self._tell(difference)
@@ -152,19 +152,11 @@ class Timekeeper:
     def _tell(self, difference: float) -> None:
         is_far = abs(difference) >= _TOLD_FROM_SECONDS
         if is_far and not self._is_told:
-            _log.warning(
-                "clock_differs",
-                seconds=round(difference),
-                action="events may expire too early or too late, since Exastro's clock is another one: set both by NTP",
-            )
+            _log.warning("clock_differs", seconds=round(difference))
         elif self._is_told and not is_far:
             _log.info("clock_agrees", seconds=round(difference))
         self._is_told = is_far
 
 
 def _tell_step(seconds: float) -> None:
-    _log.warning(
-        "clock_stepped",
-        seconds=round(seconds),
-        action="the agent goes on by the time that has passed until Exastro's clock agrees with the new time",
-    )
+    _log.warning("clock_stepped", seconds=round(seconds))

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from ita_ag_oase.commands.tables import printable, table
+from ita_ag_oase.commands.tables import pairs, printable, table
 from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.text import Told, Translations
 
@@ -33,8 +33,8 @@ class Console:
         err: TextIO | None = None,
         has_colours: bool | None = None,
     ) -> None:
-        self._translations = translations
-        self._redactor = redactor
+        self.translations = translations
+        self.redactor = redactor
         self._out = out
         self._err = err
         self._has_colours = has_colours
@@ -51,8 +51,8 @@ class Console:
 
     def told(self, what: Told | str) -> str:
         """Return a text in the person's language, or others' words as they are, without secrets."""
-        text = what.told(self._translations) if isinstance(what, Told) else what
-        return self._redactor.redact(text)
+        text = what.told(self.translations) if isinstance(what, Told) else what
+        return self.redactor.redact(text)
 
     def say(self, what: Told | str = "", *, colour: Colour | None = None) -> None:
         """Print lines on stdout."""
@@ -67,9 +67,13 @@ class Console:
         cells = [[cell if isinstance(cell, int) else self.told(cell) for cell in row] for row in rows]
         print(table([self.told(heading) for heading in headings], cells), file=self.out)
 
+    def pairs(self, facts: Sequence[tuple[Told | str, Told | str]]) -> None:
+        """Print facts under each other, each behind its name."""
+        print(pairs([(self.told(name), self.told(fact)) for name, fact in facts]), file=self.out)
+
     def json(self, value: Any) -> None:
         """Print a value as JSON on one line."""
-        print(msgspec.json.encode(self._redactor.redact_value(value)).decode(), file=self.out)
+        print(msgspec.json.encode(self.redactor.redact_value(value)).decode(), file=self.out)
 
     def painted(self, text: str, colour: Colour | None) -> str:
         """Return text in a colour where the stream shows colours."""

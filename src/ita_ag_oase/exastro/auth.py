@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, ExastroUnavailable, Reason
+from ita_ag_oase.text import Text
 
 _ANSWER_MAX_BYTES = 1_048_576
 _ANSWER_SECONDS = 30.0
@@ -123,7 +124,7 @@ class AccessTokens:
                 await self._rotate(refresh_token, answer.get("refresh_token"))
                 return str(answer["access_token"])
         raise ExastroUnavailable(
-            "Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN",
+            Text("Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN"),
             reason=Reason.UNAUTHORIZED,
             is_unprocessed=True,
         )
@@ -136,7 +137,9 @@ class AccessTokens:
             return None
         except AgentError as err:
             raise ExastroUnavailable(
-                f"the kept refresh token of Exastro cannot be read: {err}", reason=err.reason, is_unprocessed=True
+                Text("the kept refresh token of Exastro cannot be read: {error}", error=err.text),
+                reason=err.reason,
+                is_unprocessed=True,
             ) from err
 
     async def _rotate(self, used: str, following: Any) -> None:
@@ -166,8 +169,11 @@ class AccessTokens:
         token = answer.get("access_token")
         if status != httpx.codes.OK or not isinstance(token, str) or not _VISIBLE.fullmatch(token):
             raise ExastroUnavailable(
-                f"the token endpoint of Exastro answered {status} without a token: check EXASTRO_URL and "
-                "EXASTRO_ORGANIZATION_ID",
+                Text(
+                    "the token endpoint of Exastro answered {status} without a token: check EXASTRO_URL and "
+                    "EXASTRO_ORGANIZATION_ID",
+                    status=status,
+                ),
                 reason=Reason.NOT_EXASTRO,
                 is_unprocessed=True,
             )
@@ -190,11 +196,13 @@ class AccessTokens:
         except (httpx.TransportError, TimeoutError) as err:
             reason, words = transport.explain(err)
             raise ExastroUnavailable(
-                f"the token endpoint of Exastro: {words}", reason=reason, is_unprocessed=True
+                Text("the token endpoint of Exastro: {words}", words=words), reason=reason, is_unprocessed=True
             ) from err
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise ExastroUnavailable(
-                f"the token endpoint of Exastro answered {response.status_code}: it cannot serve now",
+                Text(
+                    "the token endpoint of Exastro answered {status}: it cannot serve now", status=response.status_code
+                ),
                 reason=Reason.HTTP_STATUS,
                 retry_after_seconds=transport.retry_after_seconds(response, clock.now()),
                 is_unprocessed=True,

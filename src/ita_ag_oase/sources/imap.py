@@ -20,6 +20,7 @@ import structlog
 from ita_ag_oase.errors import AgentError, Reason, SourceUnavailable
 from ita_ag_oase.model import Cursor, Event, Portion
 from ita_ag_oase.sources.mail import read_mail
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -132,8 +133,12 @@ class ImapSource:
                 return await self._fetch(cursor)
         except TimeoutError as err:
             raise SourceUnavailable(
-                f"{self._place}: a portion of mail took longer than {TOTAL_SECONDS:.0f} s: check the server and what "
-                "lies between; where its mails are very large, lower RESPONSE_MAX_BYTES",
+                Text(
+                    "{place}: a portion of mail took longer than {seconds:.0f} s: check the server and what lies "
+                    "between; where its mails are very large, lower RESPONSE_MAX_BYTES",
+                    place=self._place,
+                    seconds=TOTAL_SECONDS,
+                ),
                 reason=Reason.TIMEOUT,
             ) from err
 
@@ -243,7 +248,6 @@ class ImapSource:
                 message_id=mail.message_id[:200],
                 size_bytes=listed.size_bytes,
                 kept_bytes=len(raw),
-                action="raise RESPONSE_MAX_BYTES where the whole mail is needed",
             )
         for attachment in mail.attachments:
             _log.debug("attachment_left_out", setting=self._name, name=attachment.name, size=attachment.size_bytes)

@@ -9,6 +9,7 @@ from typing import Protocol
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Cursor, Payload, Portion, RequestMethod
 from ita_ag_oase.sources.http import HttpClients, HttpSource
+from ita_ag_oase.text import Text
 
 
 class Source(Protocol):
@@ -39,7 +40,9 @@ def open_source(
     if setting.connection_method is ConnectionMethod.IMAP_PASSWORD:
         return _open_mailbox(setting, make_tls, max_bytes=max_bytes)
     if setting.request_method not in (RequestMethod.GET, RequestMethod.POST):
-        raise SettingInvalid(f"{setting.name}: REQUEST_METHOD_ID must be GET or POST", reason=Reason.SETTING)
+        raise SettingInvalid(
+            Text("{setting}: REQUEST_METHOD_ID must be GET or POST", setting=setting.name), reason=Reason.SETTING
+        )
     return HttpSource(setting, clients, max_bytes=max_bytes, zone=zone)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.store import schema
 from ita_ag_oase.store.schema import Opener
+from ita_ag_oase.text import Text, verbatim
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -41,8 +42,13 @@ class StoreLock:
             return False
         except OSError as err:
             raise StoreUnavailable(
-                f"{self._path} cannot be locked ({err.strerror}): make {self._path.parent} writable for this user, "
-                "on a file system with working locks",
+                Text(
+                    "{path} cannot be locked ({error}): make {folder} writable for this user, on a file system with "
+                    "working locks",
+                    path=self._path,
+                    error=err.strerror,
+                    folder=self._path.parent,
+                ),
                 reason=Reason.STORE_FAILED,
             ) from err
         return True
@@ -172,12 +178,14 @@ def translated(path: Path) -> Iterator[None]:
         raise _as_ours(err, path) from err
     except UnicodeDecodeError as err:
         # What the sqlite3 module raises where damage shows in the name of a column or in a message of SQLite.
-        raise _damaged(path, "its schema is no text") from err
+        raise _damaged(path, Text("its schema is no text")) from err
     except OSError as err:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(path) from err
         raise StoreUnavailable(
-            f"{path} cannot be used ({err.strerror}): make its folder writable for this user",
+            Text(
+                "{path} cannot be used ({error}): make its folder writable for this user", path=path, error=err.strerror
+            ),
             reason=Reason.STORE_FAILED,
         ) from err
 
@@ -192,7 +200,10 @@ def corrupt(how: str) -> sqlite3.DatabaseError:
 def no_space(path: Path) -> StoreUnavailable:
     """Return what says that the volume of the store is full."""
     return StoreUnavailable(
-        f"no space is left for {path}: polling pauses until there is; free some, or enlarge the volume",
+        Text(
+            "no space is left for {path}: polling pauses until there is; free some, or enlarge the volume",
+            path=path,
+        ),
         reason=Reason.STORE_FULL,
     )
 
@@ -204,21 +215,33 @@ def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
     code = extended_code & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable(
-            f"{path} is locked by another program: try again, or end that one", reason=Reason.STORE_LOCKED
+            Text("{path} is locked by another program: try again, or end that one", path=path),
+            reason=Reason.STORE_LOCKED,
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, str(err))
+        return _damaged(path, verbatim(str(err)))
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         # To read takes writing, too: SQLite keeps an index of the WAL beside the file.
         return StoreUnavailable(
-            f"{path} cannot be opened to read and write ({err}): make it and its folder writable for this user",
+            Text(
+                "{path} cannot be opened to read and write ({error}): make it and its folder writable for this user",
+                path=path,
+                error=str(err),
+            ),
             reason=Reason.STORE_FAILED,
         )
-    return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)
+    return StoreUnavailable(
+        Text("{path} failed ({error}): check the volume it lies on", path=path, error=str(err)),
+        reason=Reason.STORE_FAILED,
+    )
 
 
-def _damaged(path: Path, how: str) -> StoreDamaged:
+def _damaged(path: Path, how: Text) -> StoreDamaged:
     return StoreDamaged(
-        f"{path} is damaged ({how}): start the agent again, which sets the file aside and saves what can be read",
+        Text(
+            "{path} is damaged ({how}): start the agent again, which sets the file aside and saves what can be read",
+            path=path,
+            how=how,
+        ),
         reason=Reason.STORE_DAMAGED,
     )

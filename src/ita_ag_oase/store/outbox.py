@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ita_ag_oase.model import Batch, Group, Settlement
 from ita_ag_oase.store.pieces import PIECE_COLUMNS, checksum_of, events_in, is_sound, write_piece
 from ita_ag_oase.store.saving import KEY_STRIDE
+from ita_ag_oase.text import Text
 
 # What is known of a group (`maybe_saved`): surely not saved; may have been saved under its key; never offered itself,
 # but the whole it was cut from, whose key is `cut_key`, may have been saved; the same, and it is being offered now.
@@ -30,7 +31,7 @@ _STATE_WHEN_OFFERED = {
 }
 
 # Why a group is parked without having been refused.
-DAMAGED = "its events can no longer be read: the bytes on disk are damaged"
+DAMAGED = Text("its events can no longer be read: the bytes on disk are damaged")
 
 # Exastro forgets progress that is older than 72 hours, so that an older key would not protect from repetition.
 # A day leaves two for offering the request again.
@@ -179,7 +180,7 @@ def park_damaged(connection: sqlite3.Connection, number: int, now: int) -> None:
     connection.execute(
         "UPDATE groups SET maybe_saved = ? WHERE number = ? AND maybe_saved = ?", (MAYBE, number, WHOLE_MAYBE_OFFERED)
     )
-    _park(connection, number, DAMAGED, now)
+    _park(connection, number, str(DAMAGED), now)
 
 
 def drop(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ita_ag_oase.store import columns, pages, schema
 from ita_ag_oase.store.database import NO_SPACE
 from ita_ag_oase.store.salvage import connect_to_damaged
+from ita_ag_oase.text import Text, verbatim
 
 # What reading damage raises; the words of an error may be damaged text themselves.
 DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -28,7 +29,7 @@ class Remains:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        self.problems: list[str] = []
+        self.problems: list[Text] = []
         self.damaged_tables: list[str] = []
         try:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -67,8 +68,9 @@ class Remains:
         if getattr(err, "sqlite_errorcode", None) in NO_SPACE:
             # Reading takes some space, too, and what is in the WAL would pass for lost.
             raise err
-        if str(err) not in self.problems:
-            self.problems.append(str(err))
+        problem = verbatim(str(err))
+        if problem not in self.problems:
+            self.problems.append(problem)
         if table:
             self.damaged_tables.append(table)
 

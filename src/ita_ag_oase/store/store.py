@@ -17,6 +17,7 @@ from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.reserve import Reserve, free_bytes
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.schema import Opener
+from ita_ag_oase.text import Text
 
 T = TypeVar("T")
 
@@ -96,8 +97,12 @@ class Store:
         """Raise StoreUnavailable while the store holds as much as it may, or its volume has no space for more."""
         if self._sizes.used_bytes >= self._max_bytes:
             raise StoreUnavailable(
-                f"the store holds {self._sizes.used_bytes} bytes of at most {self._max_bytes}: polling pauses until "
-                "events are delivered; raise STORAGE_MAX_BYTES where the volume has room",
+                Text(
+                    "the store holds {used} bytes of at most {limit}: polling pauses until events are delivered; "
+                    "raise STORAGE_MAX_BYTES where the volume has room",
+                    used=self._sizes.used_bytes,
+                    limit=self._max_bytes,
+                ),
                 reason=Reason.STORE_FULL,
             )
         with translated(self._path):

@@ -72,7 +72,7 @@ def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tall
     groups = [group for group in chosen(connection, choice) if group.state is GroupState.PARKED]
     _require_rows(connection, groups)
     for group in groups:
-        if group.reason == DAMAGED:
+        if group.reason == str(DAMAGED):
             # Whoever retries it wants it sent as it is.
             connection.execute("UPDATE pieces SET checksum = NULL WHERE group_number = ?", (group.number,))
         if _is_conclusive(connection, group.number, now):

@@ -1,0 +1,180 @@
+"""What can be asked for on the command line, and its help in the language that gettext speaks."""
+
+import argparse
+import gettext
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ita_ag_oase import __version__
+from ita_ag_oase.text import Text
+
+if TYPE_CHECKING:
+    from ita_ag_oase.model import GroupKey
+
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
+
+_EPILOG = Text("""\
+examples:
+  ita-ag-oase                     run the agent, configured by the environment
+  ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
+  ita-ag-oase verify              check the store
+  ita-ag-oase outbox              show what waits for delivery and what is parked
+
+Every variable is described in docs/configuration.md.
+""")
+
+_OUTBOX_EPILOG = Text("""\
+examples:
+  ita-ag-oase outbox list --keys
+  ita-ag-oase outbox show alarms@1700000000
+  ita-ag-oase outbox export parked.jsonl
+  ita-ag-oase outbox retry --setting alarms --reason 499-01827
+  ita-ag-oase outbox drop alarms@1700000000
+
+KEY is SETTING@FETCHED_TIME, as `list --keys` and the log line batch_parked show them. All of these work while the
+agent runs; run them as its user.
+""")
+
+_EXPORT = Text("write parked events to a file, a line of JSON each")
+_EXPORT_DESCRIPTION = Text(
+    "Write parked events to a file, a line of JSON each. They are your users' data: the file is made readable for you "
+    "alone; keep it so."
+)
+
+
+def read(given: Sequence[str] | None) -> argparse.Namespace:
+    """Return what was asked for; end the process with code 2, and words on stderr, where that is unclear."""
+    parser = make_parser()
+    options = parser.parse_args(given)
+    is_sweeping = options.command == "outbox" and options.action in ("retry", "drop")
+    if is_sweeping and not (options.key or options.setting or options.reason):
+        what = Text("outbox {action}: name the groups by KEY, --setting NAME or --reason TEXT", action=options.action)
+        parser.error(_told(what))
+    return options
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return what reads a command line, with its help."""
+    parser = argparse.ArgumentParser(
+        prog="ita-ag-oase",
+        description=_told(
+            Text("The OASE agent of Exastro IT Automation: collects events and delivers each of them once.")
+        ),
+        epilog=_told(_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = _told(Text("show the version and exit"))
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help=version)
+    parser.set_defaults(store=None, json=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("run", help=_told(Text("run the agent until SIGTERM (this is also what no command means)")))
+    demo = commands.add_parser(
+        "demo", help=_told(Text("show the agent at work between an Exastro and four sources on loopback"))
+    )
+    demo.add_argument(
+        "--seconds", type=_positive, metavar="N", help=_told(Text("end after N seconds (otherwise with Ctrl-C)"))
+    )
+    where, form = _common_options()
+    commands.add_parser(
+        "verify", parents=[where, form], help=_told(Text("check the store and the ledger of each setting"))
+    )
+    _add_outbox(commands, where, form)
+    return parser
+
+
+def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    where = argparse.ArgumentParser(add_help=False)
+    # They stand before an action or after it; a default of the latter would overwrite what came before it.
+    unset = argparse.SUPPRESS
+    file = _told(Text("the store's file (otherwise the configuration tells where it is)"))
+    where.add_argument("--store", type=Path, metavar="PATH", default=unset, help=file)
+    form = argparse.ArgumentParser(add_help=False)
+    form.add_argument("--json", action="store_true", default=unset, help=_told(Text("print JSON")))
+    return where, form
+
+
+def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    outbox = commands.add_parser(
+        "outbox",
+        parents=[where],
+        help=_told(Text("show, retry, drop or export what waits and what is parked")),
+        epilog=_told(_OUTBOX_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = outbox.add_subparsers(dest="action", metavar="ACTION")
+    outbox.set_defaults(action="list", keys=False)
+    listing = actions.add_parser(
+        "list", parents=[where, form], help=_told(Text("show how much there is (also without ACTION)"))
+    )
+    listing.add_argument("--keys", action="store_true", help=_told(Text("show each group with its KEY")))
+    showing = actions.add_parser(
+        "show", parents=[where, form], help=_told(Text("show a group with its first 10 events"))
+    )
+    showing.add_argument("key", metavar="KEY", nargs=1, type=_key, help=_told(Text("SETTING@FETCHED_TIME")))
+    showing.add_argument("--all", action="store_true", help=_told(Text("show all events")))
+    _add_triage(actions, where, form)
+
+
+def _add_triage(actions: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    retrying = actions.add_parser(
+        "retry", parents=[where, form], help=_told(Text("have parked groups offered to Exastro again"))
+    )
+    dropping = actions.add_parser("drop", parents=[where, form], help=_told(Text("take parked groups out for good")))
+    dropping.add_argument("--yes", action="store_true", help=_told(Text("do not ask")))
+    for parser in (retrying, dropping):
+        parser.add_argument("key", metavar="KEY", nargs="*", type=_key, help=_told(Text("SETTING@FETCHED_TIME")))
+    exporting = actions.add_parser(
+        "export", parents=[where], help=_told(_EXPORT), description=_told(_EXPORT_DESCRIPTION)
+    )
+    exporting.add_argument("file", metavar="FILE", help=_told(Text("the file to make; - is stdout")))
+    exporting.add_argument("--force", action="store_true", help=_told(Text("overwrite a file that is there")))
+    for parser in (retrying, dropping, exporting):
+        parser.add_argument("--setting", metavar="NAME", type=_text, help=_told(Text("only groups of this setting")))
+        parser.add_argument(
+            "--reason",
+            metavar="TEXT",
+            type=_text,
+            help=_told(Text("only groups that are parked for a reason with this text")),
+        )
+    for parser in (dropping, exporting):
+        parser.add_argument("--waiting", action="store_true", help=_told(Text("groups that wait for delivery, too")))
+
+
+def _key(text: str) -> "GroupKey":
+    from ita_ag_oase.model import GroupKey
+
+    name, _, time = text.rpartition("@")
+    if not name or not time.isdecimal():
+        what = Text(
+            "{given!r} is no key: write SETTING@FETCHED_TIME as `outbox list --keys` shows it (what is shown as "
+            "SETTING@- has none yet)",
+            given=text,
+        )
+        raise argparse.ArgumentTypeError(_told(what))
+    return GroupKey(name, int(time))
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        what = Text("{given!r} is no text: write it in UTF-8", given=text)
+        raise argparse.ArgumentTypeError(_told(what)) from err
+    return text
+
+
+def _positive(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        what = Text("{given!r} is not a number more than 0 and at most 86400", given=text)
+        raise argparse.ArgumentTypeError(_told(what))
+    return seconds
+
+
+def _told(text: Text) -> str:
+    """Return a text as argparse takes it, in the language of gettext, by which argparse itself goes."""
+    return text.told(gettext)
