@@ -200,6 +200,7 @@ class Deployment:
             "AGENT_NAME": f"test-{uuid.uuid4().hex[:12]}",
             "EXECUTE_INTERVAL": "3",
             "LOG_LEVEL": "DEBUG",
+            "STATUS_PORT": "0",
             **environment,
         }
         folder.mkdir()

@@ -114,6 +114,7 @@ class Office:
 
     def __init__(self, realm: Realm, facts: Facts, configured: str = CONFIGURED) -> None:
         self.secrets: list[str] = []
+        self.expiries: list[float] = []
         self.client = httpx.AsyncClient(transport=httpx.MockTransport(realm.handle))
         self.tokens = AccessTokens(
             self.client,
@@ -122,6 +123,7 @@ class Office:
             refresh_token=configured,
             facts=facts,
             on_secret=self.secrets.append,
+            on_expiry=self.expiries.append,
         )
         self._auth = RefreshTokenAuth(self.tokens)
 

@@ -29,6 +29,7 @@ from ita_ag_oase.errors import (
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, Saved
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.database import Database, Work
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.saving import SavingLimits
@@ -93,6 +94,7 @@ class House:
         self.file = settings_file
         self.store = store
         self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._exastro))
+        self.health = Health()
         self.roster = self.new_roster()
 
     def new_roster(self, names: tuple[str, ...] = NAMES) -> Roster:
@@ -105,6 +107,7 @@ class House:
             interval_seconds=5.0,
             settings_file=self.file,
             make_collector=self._make,
+            health=self.health,
             on_secret=self.secrets.append,
             on_news=self._note_news,
         )

@@ -31,7 +31,11 @@ class World:
         """Start a life: on another machine, or on the same one."""
         self.boots += elsewhere
         self.keeper = Timekeeper(
-            self.bench.store, wall=lambda: self.wall, elapsed=lambda: self.true, boot_id=str(self.boots)
+            self.bench.store,
+            on_difference=self.bench.health.clock_compared,
+            wall=lambda: self.wall,
+            elapsed=lambda: self.true,
+            boot_id=str(self.boots),
         )
         await self.keeper.open()
 

@@ -23,19 +23,20 @@ _LOCK_WAIT_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def hold_lock(store_path: Path, stop: asyncio.Event) -> AsyncIterator[bool]:
+async def hold_lock(store_path: Path, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> AsyncIterator[bool]:
     """Wait until no other agent uses a store, and keep others away meanwhile; False where `stop` was set before.
 
+    `on_wait` is called where another one does.
     Raises StoreUnavailable where the folder cannot be written.
     """
     lock = StoreLock(store_path)
     try:
-        yield await _acquire(lock, store_path, stop)
+        yield await _acquire(lock, store_path, stop, on_wait)
     finally:
         lock.release()
 
 
-async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event) -> bool:
+async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event, on_wait: Callable[[], None]) -> bool:
     has_told = False
     while not stop.is_set():
         if lock.try_acquire():
@@ -47,6 +48,7 @@ async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event) -> bo
                 path=str(store_path),
                 action="another agent works on this store; this one takes over when that one ends",
             )
+            on_wait()
             has_told = True
         await wait_for(stop, _LOCK_WAIT_SECONDS)
     return False
