@@ -83,10 +83,11 @@ class OutboxStatus:
 
 @dataclass(frozen=True, slots=True)
 class ExastroStatus:
-    """The other side. `is_reachable` is None before the first answer; times are epoch seconds.
+    """The other side. `is_reachable` is None before the first request has ended; times are epoch seconds.
 
-    `url` holds no path. `trouble` is the present one, None while all is well. `token_until` is when the access token
-    ends, None where there is none. `clock_difference_seconds` is how far the agent's clock is ahead of Exastro's.
+    It is False also while Exastro refuses the agent; then `trouble` is the present one, else the last one, if any.
+    `url` holds no path. `token_until` is when the access token ends, None where there is none.
+    `clock_difference_seconds` is how far the agent's clock is ahead of Exastro's.
     """
 
     url: str

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -11,7 +12,7 @@ import structlog
 
 from ita_ag_oase import clock
 from ita_ag_oase.agent.overview import Overview
-from ita_ag_oase.agent.schedule import Troubles, until_it_works
+from ita_ag_oase.errors import StatusServerFailed
 from ita_ag_oase.observability import page
 from ita_ag_oase.observability.health import Counts
 from ita_ag_oase.observability.language import translations
@@ -25,6 +26,8 @@ _log = structlog.get_logger()
 
 # Longer than any work of the store takes on a slow disk, since who is not alive is killed.
 _SILENCE_SECONDS = 60.0
+# Who has the port may let go of it.
+_TRY_AGAIN_SECONDS = 60.0
 
 
 @asynccontextmanager
@@ -45,8 +48,17 @@ async def serve_status(settings: Settings, overview: Overview, redactor: Redacto
 
 async def _open(server: StatusServer, settings: Settings) -> None:
     address, port = settings.status_address, settings.status_port
-    troubles = Troubles(failed="status_server_failed", recovered="status_server_recovered")
-    await until_it_works(lambda: server.open(address, port), troubles, lambda _: "AGT-10001")
+    has_told = False
+    while True:
+        try:
+            await server.open(address, port)
+        except StatusServerFailed as err:
+            if not has_told:
+                _log.error("status_server_failed", reason=err.reason, detail=err.text)
+            has_told = True
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        else:
+            break
     host = f"[{address}]" if ":" in address else address
     _log.info("status_server_started", url=f"http://{host}:{port}/")
 
@@ -64,7 +76,8 @@ class Endpoints:
     def routes(self) -> Mapping[str, Route]:
         """What answers for each path."""
         return {
-            "/": self._page,
+            "/": partial(self._page, refreshes=True),
+            f"/{page.STILL_PATH}": partial(self._page, refreshes=False),
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -85,21 +98,22 @@ class Endpoints:
     async def _metrics(self, accept: str) -> Answer:
         status, counts = await self._overview.status(), self._overview.counts
         body, content_type = await asyncio.to_thread(_exposition, status, counts, accept)
-        return Answer(body, content_type)
+        return Answer(body, {"Content-Type": content_type})
 
     async def _status(self, _: str) -> Answer:
         status = await self._overview.status()
-        return Answer(await asyncio.to_thread(self._as_json, status), "application/json")
+        return Answer(await asyncio.to_thread(self._as_json, status), {"Content-Type": "application/json"})
 
-    async def _page(self, _: str) -> Answer:
+    async def _page(self, _: str, *, refreshes: bool) -> Answer:
         status = await self._overview.status()
-        return Answer(await asyncio.to_thread(self._as_html, status), "text/html; charset=utf-8")
+        body = await asyncio.to_thread(self._as_html, status, refreshes=refreshes)
+        return Answer(body, page.headers(refreshes=refreshes))
 
     def _as_json(self, status: Status) -> bytes:
         return msgspec.json.encode(self._told(status), enc_hook=str)
 
-    def _as_html(self, status: Status) -> bytes:
-        return page.render(self._told(status), self._translations, self._zone).encode()
+    def _as_html(self, status: Status, *, refreshes: bool) -> bytes:
+        return page.render(self._told(status), self._translations, self._zone, refreshes=refreshes).encode()
 
     def _line(self, problem: Text | None) -> Answer:
         if problem is None:

@@ -22,8 +22,6 @@ _REQUEST_BOUNDS_SECONDS = (0.1, 0.5, 1.0, 5.0, 30.0, 120.0)
 _REQUEST_BOUNDS_BYTES = (1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 # Codes come from Exastro: more kinds than it has are not told apart.
 _MOST_CODES = 50
-# What is no answer of Exastro.
-_UNREACHED = frozenset({Reason.TIMEOUT, Reason.UNREACHABLE, Reason.TLS, Reason.NOT_EXASTRO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +76,6 @@ class _Failure:
     def end(self) -> None:
         self.is_present = False
 
-    @property
-    def present(self) -> Trouble | None:
-        return self.trouble if self.is_present else None
-
 
 class _Source:
     """What is known of one setting's source."""
@@ -95,10 +89,11 @@ class _Source:
         self.last_event: float | None = None
         self.failure = _Failure()
         self.poll_began = 0.0
-        self.polls: Counter[str] = Counter()
+        # With a zero each, or rates would begin with the second time.
+        self.polls = Counter({SUCCEEDED: 0})
         self.poll_seconds = 0.0
         self.skipped_polls = 0
-        self.events: Counter[str] = Counter()
+        self.events = Counter(dict.fromkeys(("new", "unusable", "known", "repeated"), 0))
 
     @property
     def status(self) -> SourceStatus:
@@ -136,18 +131,17 @@ class Health:
         self._has_settings = False
         self._are_first_polls_done = False
         self._poll_seconds = Histogram(_POLL_BOUNDS_SECONDS)
-        self._requests: Counter[str] = Counter()
+        self._requests = Counter({SUCCEEDED: 0})
         self._request_seconds = Histogram(_REQUEST_BOUNDS_SECONDS)
         self._request_bytes = Histogram(_REQUEST_BOUNDS_BYTES)
         self._throughput = Throughput()
-        self._settled_events: Counter[str] = Counter()
+        self._settled_events = Counter(dict.fromkeys(("delivered", "already_saved", "parked"), 0))
         self._refused_codes: Counter[str] = Counter()
-        self._settings_fetches: Counter[str] = Counter()
+        self._settings_fetches = Counter({SUCCEEDED: 0})
         self._settings_fetched: float | None = None
         self._settings_failure = _Failure()
         self._delivery_failure = _Failure()
         self._store_failure = _Failure()
-        self._is_reachable: bool | None = None
         self._exastro_success: float | None = None
         self._token_until: float | None = None
         self._clock_difference: float | None = None
@@ -224,13 +218,14 @@ class Health:
         self._store_failure.end()
         if source := self._sources.get(name):
             new_unusable = max(unusable - saved.repeated, 0)
-            fates = {
-                "new": saved.new - new_unusable,
-                "unusable": new_unusable,
-                "known": saved.known,
-                "repeated": saved.repeated,
-            }
-            source.events.update({fate: count for fate, count in fates.items() if count})
+            source.events.update(
+                {
+                    "new": saved.new - new_unusable,
+                    "unusable": new_unusable,
+                    "known": saved.known,
+                    "repeated": saved.repeated,
+                }
+            )
             if saved.new:
                 source.last_event = self._now()
 
@@ -283,7 +278,6 @@ class Health:
         if isinstance(err, StoreUnavailable | StoreDamaged):
             self.store_failed(err, code)
         else:
-            self._note_no_answer(err)
             self._delivery_failure.note_error(err, code, self._now())
 
     def settings_fetched(self) -> None:
@@ -299,7 +293,6 @@ class Health:
         if isinstance(err, StoreUnavailable | StoreDamaged):
             self.store_failed(err, code)
         else:
-            self._note_no_answer(err)
             self._settings_failure.note_error(err, code, self._now())
 
     def token_renewed(self, until: float) -> None:
@@ -319,12 +312,7 @@ class Health:
         self._store_failure.end()
 
     def _note_answer(self) -> None:
-        self._is_reachable = True
         self._exastro_success = self._now()
-
-    def _note_no_answer(self, err: Exception) -> None:
-        if isinstance(err, AgentError):
-            self._is_reachable = err.reason not in _UNREACHED
 
     # What can be asked
 
@@ -350,12 +338,15 @@ class Health:
 
     def exastro(self, url: str) -> ExastroStatus:
         """Return how Exastro is doing, which is at a URL."""
-        present = [trouble for trouble in (self._settings_failure.present, self._delivery_failure.present) if trouble]
+        failures = [each for each in (self._settings_failure, self._delivery_failure) if each.trouble]
+        # What is present counts, whatever failed later and works again.
+        latest = max(failures, key=lambda each: (each.is_present, each.trouble and each.trouble.latest), default=None)
+        is_failing = latest is not None and latest.is_present
         return ExastroStatus(
             url=url,
-            is_reachable=self._is_reachable,
+            is_reachable=not is_failing if latest or self._exastro_success else None,
             last_success=self._exastro_success,
-            trouble=max(present, key=lambda trouble: trouble.latest, default=None),
+            trouble=latest.trouble if latest else None,
             token_until=self._token_until,
             settings_fetched=self._settings_fetched,
             clock_difference_seconds=self._clock_difference,

@@ -14,10 +14,6 @@ class Message(NamedTuple):
 
 
 MESSAGES: Mapping[str, Message] = {
+    "status_server_failed": Message(Text("there is no status page for now: {detail}")),
     "status_server_started": Message(Text("the status page is at {url}")),
-    "status_server_failed": Message(
-        Text("the status page cannot be served: {detail}"),
-        Text("set STATUS_PORT to a free port, or to 0 to go without; the agent itself goes on"),
-    ),
-    "status_server_recovered": Message(Text("the status page can be served again")),
 }

@@ -261,10 +261,10 @@ INSTRUMENTS = (
         _counted(lambda counts: counts.refused_codes),
     ),
     Instrument(
-        "oase_agent_exastro_reachable",
+        "oase_agent_exastro_up",
         "gauge",
         (),
-        "1 where Exastro answered last, 0 where it did not; absent before the first answer.",
+        "1 where Exastro answered last as it should, 0 where it could not be reached or refused the agent.",
         _only(lambda known: known.status.exastro.is_reachable),
     ),
     Instrument(

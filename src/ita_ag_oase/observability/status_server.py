@@ -7,7 +7,7 @@ reaches the port may ask.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -24,24 +24,24 @@ _HEAD_BYTES = 16_384
 _CONNECTIONS = 64
 _READ_BYTES = 65_536
 
-_HEADERS = (
-    # Styles stand in the page itself, and nothing else is needed.
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-store"),
-    ("Connection", "close"),
-)
+# What every answer says, unless it says something else.
+_HEADERS = {
+    "Content-Type": PLAIN,
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Connection": "close",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a route answers with."""
+    """What a route answers with; `headers` stand before those that every answer has."""
 
     body: bytes
-    content_type: str = PLAIN
+    headers: Mapping[str, str] = field(default_factory=dict)
     status: HTTPStatus = HTTPStatus.OK
-    headers: tuple[tuple[str, str], ...] = ()
 
 
 # Gets the request's Accept header, which may be empty.
@@ -125,7 +125,7 @@ class StatusServer:
         if route is None:
             return _failed(HTTPStatus.NOT_FOUND)
         if request.method not in (b"GET", b"HEAD"):
-            return _failed(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
+            return _failed(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         return await route(headers.get(b"accept", ""))
 
 
@@ -137,13 +137,8 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
 
 
 async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool) -> None:
-    headers = [
-        ("Content-Type", answer.content_type),
-        ("Content-Length", str(len(answer.body))),
-        *_HEADERS,
-        *answer.headers,
-    ]
-    response = h11.Response(status_code=answer.status, headers=headers, reason=answer.status.phrase)
+    headers = {**_HEADERS, **answer.headers, "Content-Length": str(len(answer.body))}
+    response = h11.Response(status_code=answer.status, headers=list(headers.items()), reason=answer.status.phrase)
     writer.write(connection.send(response) or b"")
     if not is_head:
         writer.write(connection.send(h11.Data(data=answer.body)) or b"")
@@ -153,5 +148,5 @@ async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, answer
     await writer.wait_closed()
 
 
-def _failed(status: HTTPStatus, *headers: tuple[str, str]) -> Answer:
-    return Answer(f"{status.phrase}\n".encode(), status=status, headers=headers)
+def _failed(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(f"{status.phrase}\n".encode(), headers or {}, status)
