@@ -18,10 +18,8 @@ from ita_ag_oase.text import Text
 
 PLAIN = "text/plain; charset=utf-8"
 
-_HEAD_SECONDS = 5.0
-_ANSWER_SECONDS = 30.0
 _HEAD_BYTES = 16_384
-_CONNECTIONS = 64
+MOST_CONNECTIONS = 64
 _READ_BYTES = 65_536
 
 # What every answer says, unless it says something else.
@@ -49,10 +47,15 @@ Route = Callable[[str], Awaitable[Answer]]
 
 
 class StatusServer:
-    """Answers GET and HEAD for the paths of its routes."""
+    """Answers GET and HEAD for the paths of its routes.
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    A request must have arrived within `head_seconds`, and the answer been taken within `answer_seconds` more.
+    """
+
+    def __init__(self, routes: Mapping[str, Route], *, head_seconds: float = 5.0, answer_seconds: float = 30.0) -> None:
         self._routes = routes
+        self._head_seconds = head_seconds
+        self._answer_seconds = answer_seconds
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -84,7 +87,7 @@ class StatusServer:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _CONNECTIONS:
+        if len(self._connections) >= MOST_CONNECTIONS:
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer), name="status request")
@@ -102,7 +105,7 @@ class StatusServer:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
         is_head = False
-        async with asyncio.timeout(_HEAD_SECONDS) as limit:
+        async with asyncio.timeout(self._head_seconds) as limit:
             try:
                 request = await _next_request(connection, reader)
             except h11.RemoteProtocolError as err:
@@ -110,7 +113,7 @@ class StatusServer:
             else:
                 if request is None:
                     return
-                limit.reschedule(asyncio.get_running_loop().time() + _ANSWER_SECONDS)
+                limit.reschedule(asyncio.get_running_loop().time() + self._answer_seconds)
                 answer, is_head = await self._answer(request), request.method == b"HEAD"
             await _send(connection, writer, answer, is_head=is_head)
 
