@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def show(*, seconds: float | None) -> int:
         exastro = stack.enter_context(DemoExastro([source.row for source in sources], on_saved=board.show))
         settings = _settings(exastro.url, folder, [source.name for source in sources])
         stack.callback(shutil.rmtree, settings.settings_file.parent, ignore_errors=True)
-        board.introduce(exastro.url)
+        board.introduce(exastro.url, settings.status_port)
         asyncio.run(_run(settings, redactor, exastro, sources, seconds))
         return board.conclude(exastro)
 
@@ -69,7 +70,14 @@ def _settings(url: str, folder: Path, names: Sequence[str]) -> Settings:
         agent_id="demo-agent",
         storagepath=folder,
         execute_interval=3,
+        status_port=_free_port(),
     )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 async def _run(
@@ -104,10 +112,11 @@ class _Board:
     def __init__(self, sources: Sequence[DemoSource]) -> None:
         self._sources = {source.name: source for source in sources}
 
-    def introduce(self, url: str) -> None:
+    def introduce(self, url: str, status_port: int) -> None:
         self._print(f"Exastro listens on {url}; the agent polls these every 3 seconds:")
         for source in self._sources.values():
             self._print(f"  {source.name:<16} {source.url:<24} {type(source).__doc__ or ''}")
+        self._print(f"How the agent is doing: http://127.0.0.1:{status_port}/")
         self._print("What arrives at Exastro:")
 
     def show(self, saved: Sequence[SavedEvent]) -> None:
