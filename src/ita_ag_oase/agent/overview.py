@@ -20,8 +20,10 @@ from ita_ag_oase.store.store import Store
 
 # So long the store's figures are good enough: they take longer the more waits.
 _GOOD_SECONDS = 5.0
-# So long who asks waits for the store.
+# So long who asks for the figures waits for them.
 _PATIENCE_SECONDS = 3.0
+# So long a probe waits for the store. Kubernetes gives a probe one second.
+_PROBE_SECONDS = 0.5
 
 
 class Overview:
@@ -136,7 +138,7 @@ class _Pulse:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(), name="store pulse")
             self._asked_at = loop.time()
-        await asyncio.wait([self._asking], timeout=_PATIENCE_SECONDS)
+        await asyncio.wait([self._asking], timeout=_PROBE_SECONDS)
         return 0.0 if self._asking.done() else loop.time() - self._asked_at
 
     async def close(self) -> None:
