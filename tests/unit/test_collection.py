@@ -331,6 +331,16 @@ async def test_portions_before_one_that_fails_are_kept_and_the_time_stays(desk: 
     assert await desk.poll(collector, _portion("a", "b", position="2")) == Saved(new=1, known=1, repeated=0)
 
 
+async def test_what_a_poll_brings_is_counted_as_it_is_saved(desk: Desk) -> None:
+    desk.health.source_started("n1", is_mail=False)
+    collector = await desk.begin(event_id_key="id")
+    for events in ([{"id": 1}, {"id": 2}, {"none": 3}], [{"id": 1}, {"id": 2}, {"none": 3}, {"id": 4}]):
+        await desk.poll(collector, {"items": events})
+    desk.source.answers = [_portion("a", position="1", has_more=True)]
+    assert await desk.poll(collector, SourceUnavailable("x", reason=Reason.TIMEOUT)) is SourceUnavailable
+    assert desk.health.counts.sources["n1"].events == {"new": 4, "unusable": 1, "known": 2, "repeated": 1}
+
+
 async def test_source_is_closed_with_its_collector(desk: Desk) -> None:
     collector = await desk.begin()
     await collector.close()

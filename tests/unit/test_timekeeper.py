@@ -103,6 +103,14 @@ async def test_a_clock_that_is_set_right_is_followed_and_the_cursors_go_on_to_me
     assert seen == [(int(START),)]
 
 
+async def test_each_comparison_is_told(world: World) -> None:
+    told: list[float | None] = []
+    for exastro_ahead in (0.0, 30.0, -90.0):
+        await world.meet(exastro_ahead)
+        told.append(world.bench.health.exastro("http://exastro").clock_difference_seconds)
+    assert told == [0.0, -30.0, 90.0]
+
+
 @pytest.mark.parametrize("step", [7_200, -7_200, 30])
 async def test_a_step_between_two_lives_is_not_followed(world: World, step: float) -> None:
     await world.meet()
