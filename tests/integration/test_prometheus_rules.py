@@ -12,7 +12,7 @@ from support import do_without
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "docs" / "prometheus" / "rules.yaml"
-CASES = ROOT / "tests" / "prometheus" / "rules_test.yaml"
+CASES = ROOT / "tests" / "integration" / "prometheus_rules_test.yaml"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 
@@ -11,7 +12,7 @@ import pytest
 from ita_ag_oase.errors import Reason, StatusServerFailed
 from ita_ag_oase.observability import status_server
 from ita_ag_oase.observability.status_server import Answer, StatusServer
-from support import free_port
+from support import do_without, free_port
 
 HOST = b"Host: localhost\r\n\r\n"
 COMMON = {
@@ -204,6 +205,17 @@ async def test_the_end_waits_for_nobody() -> None:
         assert await asking == b""
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", visitors.port)
+
+
+async def test_all_addresses_are_those_of_ipv4_too() -> None:
+    if not socket.has_dualstack_ipv6():
+        do_without("this machine has no IPv6")
+    visitors = Visitors()
+    await visitors.server.open("::", visitors.port)
+    for address in ("127.0.0.1", "::1"):
+        _, writer = await asyncio.open_connection(address, visitors.port)
+        writer.close()
+    await visitors.server.close()
 
 
 async def test_a_port_in_use_is_told_with_the_variable_to_change(visitors: Visitors) -> None:

@@ -300,12 +300,18 @@ class TestStore:
         assert (clinic.health.is_store_working, clinic.health.store_trouble) == (True, trouble)
 
     @pytest.mark.parametrize(("err", "is_working"), [(LOCKED, True), (FULL, False)], ids=["locked", "full"])
-    def test_delivery_that_goes_on_says_nothing_of_room(
+    def test_delivery_and_purging_that_go_on_say_nothing_of_room(
         self, clinic: Clinic, err: StoreUnavailable, is_working: bool
     ) -> None:
-        clinic.health.store_failed(err, "AGT-10027")
-        clinic.health.delivery_succeeded()
-        assert clinic.health.is_store_working is is_working
+        for tell in (clinic.health.delivery_succeeded, clinic.health.store_worked):
+            clinic.health.store_failed(err, "AGT-10027")
+            tell()
+            assert clinic.health.is_store_working is is_working
+
+    def test_a_poll_during_which_the_clock_was_set_is_none_of_its_failures(self, clinic: Clinic) -> None:
+        clinic.know("n1")
+        clinic.poll("n1", StoreUnavailable(Text("the clock was set during the poll"), reason=Reason.CLOCK))
+        assert (clinic.health.sources[0].state, clinic.health.is_store_working) == (SourceState.FAILING, True)
 
     def test_a_poll_that_is_saved_ends_its_trouble(self, clinic: Clinic) -> None:
         clinic.health.store_failed(FULL, "AGT-10027")

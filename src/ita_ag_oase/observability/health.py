@@ -76,6 +76,10 @@ class _Failure:
     def end(self) -> None:
         self.is_present = False
 
+    @property
+    def latest(self) -> float:
+        return self.trouble.latest if self.trouble else 0.0
+
 
 class _Source:
     """What is known of one setting's source."""
@@ -146,8 +150,6 @@ class Health:
         self._token_until: float | None = None
         self._clock_difference: float | None = None
 
-    # What the roster tells
-
     def source_started(self, name: str, *, is_mail: bool) -> None:
         """Note that a setting can be used, and its source is polled from now on."""
         source = self._sources.setdefault(name, _Source(name))
@@ -188,7 +190,7 @@ class Health:
 
     def poll_failed(self, name: str, err: Exception, code: str) -> None:
         """Note that a poll has failed, and with which message code."""
-        if isinstance(err, StoreUnavailable | StoreDamaged):
+        if _is_of_store(err):
             self.store_failed(err, code)
         if source := self._sources.get(name):
             self._end_poll(source, reason_of(err))
@@ -208,10 +210,7 @@ class Health:
         self._poll_seconds.add(seconds)
 
     def _note_first_polls(self) -> None:
-        if self.unfinished_first_polls == 0:
-            self._are_first_polls_done = True
-
-    # What collection and delivery tell
+        self._are_first_polls_done = self._are_first_polls_done or self.unfinished_first_polls == 0
 
     def events_saved(self, name: str, saved: Saved, *, unusable: int) -> None:
         """Note what a poll brought, now that it is saved; `unusable` counts repeated ones, too."""
@@ -263,19 +262,14 @@ class Health:
         is_told_apart = code in self._refused_codes or len(self._refused_codes) < _MOST_CODES
         self._refused_codes[code if code and is_told_apart else OTHER] += 1
 
-    # What the agent tells
-
     def delivery_succeeded(self) -> None:
         """Note that a round of delivery has ended well."""
         self._delivery_failure.end()
-        trouble = self._store_failure.trouble
-        # Delivery goes on where polling has no room.
-        if trouble and trouble.reason != Reason.STORE_FULL:
-            self._store_failure.end()
+        self.store_worked()
 
     def delivery_failed(self, err: Exception, code: str) -> None:
         """Note that a round of delivery has failed, and with which message code."""
-        if isinstance(err, StoreUnavailable | StoreDamaged):
+        if _is_of_store(err):
             self.store_failed(err, code)
         else:
             self._delivery_failure.note_error(err, code, self._now())
@@ -290,7 +284,7 @@ class Health:
     def settings_failed(self, err: Exception, code: str) -> None:
         """Note that the settings could not be fetched or applied, and with which message code."""
         self._settings_fetches[reason_of(err)] += 1
-        if isinstance(err, StoreUnavailable | StoreDamaged):
+        if _is_of_store(err):
             self.store_failed(err, code)
         else:
             self._settings_failure.note_error(err, code, self._now())
@@ -308,13 +302,14 @@ class Health:
         self._store_failure.note_error(err, code, self._now())
 
     def store_worked(self) -> None:
-        """Note that the store does its work."""
-        self._store_failure.end()
+        """Note that the store did something else than saving a poll."""
+        trouble = self._store_failure.trouble
+        # Where it has no room for polls, the rest goes on.
+        if trouble and trouble.reason != Reason.STORE_FULL:
+            self._store_failure.end()
 
     def _note_answer(self) -> None:
         self._exastro_success = self._now()
-
-    # What can be asked
 
     @property
     def unfinished_first_polls(self) -> int | None:
@@ -338,15 +333,14 @@ class Health:
 
     def exastro(self, url: str) -> ExastroStatus:
         """Return how Exastro is doing, which is at a URL."""
-        failures = [each for each in (self._settings_failure, self._delivery_failure) if each.trouble]
-        # What is present counts, whatever failed later and works again.
-        latest = max(failures, key=lambda each: (each.is_present, each.trouble and each.trouble.latest), default=None)
-        is_failing = latest is not None and latest.is_present
+        # What lasts counts, whatever failed later and works again.
+        failure = max(self._settings_failure, self._delivery_failure, key=lambda each: (each.is_present, each.latest))
+        has_answered = self._exastro_success is not None
         return ExastroStatus(
             url=url,
-            is_reachable=not is_failing if latest or self._exastro_success else None,
+            is_reachable=not failure.is_present if failure.trouble or has_answered else None,
             last_success=self._exastro_success,
-            trouble=latest.trouble if latest else None,
+            trouble=failure.trouble,
             token_until=self._token_until,
             settings_fetched=self._settings_fetched,
             clock_difference_seconds=self._clock_difference,
@@ -387,6 +381,11 @@ class Health:
 def reason_of(err: Exception) -> str:
     """Return why something failed: one of errors.Reason, or `unexpected`."""
     return str(err.reason) if isinstance(err, AgentError) else UNEXPECTED
+
+
+def _is_of_store(err: Exception) -> bool:
+    # A poll during which the clock was set comes again, and the store has nothing to do with it.
+    return isinstance(err, StoreDamaged) or (isinstance(err, StoreUnavailable) and err.reason is not Reason.CLOCK)
 
 
 def _detail(err: Exception) -> Text:

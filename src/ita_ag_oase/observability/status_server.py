@@ -61,8 +61,10 @@ class StatusServer:
 
     async def open(self, address: str, port: int) -> None:
         """Begin to listen. Raises StatusServerFailed where the address or the port cannot be had."""
+        # A socket of IPv6 is for that alone where asyncio makes it.
+        addresses = ("::", "0.0.0.0") if address == "::" else address  # noqa: S104 - what was asked for
         try:
-            self._server = await asyncio.start_server(self._accept, address, port)
+            self._server = await asyncio.start_server(self._accept, addresses, port)
         except OSError as err:
             raise StatusServerFailed(
                 Text(
