@@ -3,7 +3,9 @@
 Nothing here asserts; what cannot happen raises AssertionError with the agent's last words.
 """
 
+import contextlib
 import datetime as dt
+import http.client
 import ipaddress
 import itertools
 import json
@@ -11,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +27,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client.parser import text_string_to_metric_families
 
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
@@ -61,6 +65,48 @@ def wait_until(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}\n{last_words()}")
         time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class StatusPage:
+    """What an agent's status server says, asked on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return status and body of an answer; 0 and nothing where nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            except (OSError, http.client.HTTPException):
+                return 0, ""
+
+    @property
+    def status(self) -> Any:
+        """What /status.json tells."""
+        return json.loads(self.ask("/status.json")[1])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The agent's own metrics but for buckets, as Prometheus reads them: by what stands before the value."""
+        families = text_string_to_metric_families(self.ask("/metrics")[1])
+        return {
+            sample.name.removeprefix("oase_agent_")
+            + "".join(f" {sample.labels[name]}" for name in sorted(sample.labels)): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.startswith("oase_agent_") and "le" not in sample.labels
+        }
 
 
 def do_without(missing: str) -> NoReturn:
@@ -206,6 +252,7 @@ class Deployment:
             "AGENT_NAME": f"test-{uuid.uuid4().hex[:12]}",
             "EXECUTE_INTERVAL": "3",
             "LOG_LEVEL": "DEBUG",
+            "STATUS_PORT": "0",
             **environment,
         }
         folder.mkdir()

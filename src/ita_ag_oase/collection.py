@@ -10,6 +10,7 @@ from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.events import extract
 from ita_ag_oase.events.extract import Extraction, Extractor
 from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Portion, Saved
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.source import Source
 from ita_ag_oase.store.store import Store
 from ita_ag_oase.text import Text
@@ -34,12 +35,20 @@ class Collector:
     """Polls one setting's source and saves what is new. Raises SettingInvalid for keys that are no JMESPath."""
 
     def __init__(
-        self, setting: CollectionSetting, source: Source, store: Store, clock: SteadyClock, *, agent_name: str
+        self,
+        setting: CollectionSetting,
+        source: Source,
+        store: Store,
+        clock: SteadyClock,
+        health: Health,
+        *,
+        agent_name: str,
     ) -> None:
         self._setting = setting
         self._source = source
         self._store = store
         self._clock = clock
+        self._health = health
         self._agent_name = agent_name
         self._extractor = Extractor.of(setting)
         self._told: frozenset[str] = frozenset()
@@ -75,6 +84,7 @@ class Collector:
             raise StoreUnavailable(Text("the clock was set during the poll: it comes again"), reason=Reason.CLOCK)
         unusable: Counter[str] = Counter()
         saved = await self._store.save(self._read(answer, now, unusable))
+        self._health.events_saved(self._setting.name, saved, unusable=unusable.total())
         self._tell(saved)
         self._tell_unusable(unusable)
         return saved, isinstance(answer, Portion) and answer.has_more

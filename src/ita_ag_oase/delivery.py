@@ -11,6 +11,7 @@ from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.wire import Verdict
 from ita_ag_oase.model import Batch, Group, Settlement
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.outbox import DAMAGED, BatchLimits
 from ita_ag_oase.store.store import Store
 from ita_ag_oase.text import Text, Told
@@ -35,6 +36,7 @@ class Delivery:
         self,
         store: Store,
         client: ExastroClient,
+        health: Health,
         *,
         max_events: int,
         max_bytes: int,
@@ -42,6 +44,7 @@ class Delivery:
     ) -> None:
         self._store = store
         self._client = client
+        self._health = health
         self._max_events = max_events
         self._max_bytes = self._configured_bytes = max_bytes
         self._passed_in_a_row = 0
@@ -75,7 +78,8 @@ class Delivery:
         _log.debug("batch_sending", code="AGT-10017", events=batch.event_count, groups=len(batch.groups), bytes=size)
         started = asyncio.get_running_loop().time()
         try:
-            messages = await self._client.post_events(body)
+            with self._health.posting(size):
+                messages = await self._client.post_events(body)
         except ExastroUnavailable as err:
             if err.is_unprocessed:
                 await self._store.withdraw(batch)
@@ -84,6 +88,7 @@ class Delivery:
             await self._narrow(batch, err, size=size)
             return 0
         settlement = await self._settle(batch, messages, size=size)
+        self._health.batch_settled(batch, settlement)
         done = settlement.saved | settlement.already_saved
         delivered = sum(group.event_count for group in batch.groups if group.number in done)
         if done:
@@ -195,9 +200,9 @@ class Delivery:
         await self._store.settle(batch, Settlement(parked=parked), int(self._now()))
         self._tell_parked(reasons)
 
-    @staticmethod
-    def _tell_parked(reasons: Mapping[Group, Told | str]) -> None:
+    def _tell_parked(self, reasons: Mapping[Group, Told | str]) -> None:
         for group, reason in reasons.items():
+            self._health.group_parked(group.event_count, wire.code_in(str(reason)))
             _log.error(
                 "batch_parked",
                 code="AGT-10020",

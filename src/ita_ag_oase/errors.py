@@ -36,6 +36,7 @@ class Reason(StrEnum):
     STORE_FULL = "store_full"
     STORE_FAILED = "store_failed"
     STORE_DAMAGED = "store_damaged"
+    STATUS_SERVER = "status_server"
 
 
 class AgentError(Exception):
@@ -120,3 +121,7 @@ class ExastroRejected(Permanent):
 
 class StoreDamaged(Permanent):
     """The store cannot be read, or was written by a newer version."""
+
+
+class StatusServerFailed(Permanent):
+    """The status page cannot be served where it is configured to be."""

@@ -18,6 +18,7 @@ from ita_ag_oase.errors import Reason, SourceRejected
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import Settlement
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.source import open_source
 from ita_ag_oase.store.outbox import BatchLimits
@@ -62,7 +63,7 @@ class Polls:
         await self._store.register(setting.id, setting.name, int(self._now))
         source = open_source(setting, self._clients, make_tls=lambda: TLS, max_bytes=1_000_000, zone=UTC)
         clock = SteadyClock(wall=lambda: self._now, elapsed=lambda: self._now)
-        self._collector = Collector(setting, source, self._store, clock, agent_name="agent")
+        self._collector = Collector(setting, source, self._store, clock, Health(now=clock.now), agent_name="agent")
 
     async def poll(self) -> list[dict[str, Any]]:
         """Poll an interval later and return the events that go to Exastro."""

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
+from ita_ag_oase import clock
 from ita_ag_oase.errors import ExastroUnavailable, Reason, StoreUnavailable
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
 from ita_ag_oase.store.saving import SavingLimits
@@ -115,6 +116,7 @@ class Office:
 
     def __init__(self, realm: Realm, facts: Facts, configured: str = CONFIGURED) -> None:
         self.secrets: list[str] = []
+        self.expiries: list[float] = []
         self.client = httpx.AsyncClient(transport=httpx.MockTransport(realm.handle))
         self.tokens = AccessTokens(
             self.client,
@@ -123,6 +125,7 @@ class Office:
             refresh_token=configured,
             facts=facts,
             on_secret=self.secrets.append,
+            on_expiry=self.expiries.append,
         )
         self._auth = RefreshTokenAuth(self.tokens)
 
@@ -175,6 +178,14 @@ async def test_requests_at_the_same_time_share_one_token(realm: Realm) -> None:
         assert await asyncio.gather(*(office.post() for _ in range(20))) == [200] * 20
     assert realm.asked_with == [CONFIGURED]
     assert realm.bearers == ["Bearer access-token-1"] * 20
+
+
+async def test_the_end_of_each_token_is_told(realm: Realm) -> None:
+    began = clock.now()
+    async with _office(realm) as office:
+        await office.post()
+    (expiry,) = office.expiries
+    assert began + 300 <= expiry <= clock.now() + 300
 
 
 async def test_every_token_is_told_to_be_secret(realm: Realm) -> None:

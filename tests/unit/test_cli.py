@@ -61,6 +61,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pyt
     monkeypatch.chdir(tmp_path)
     values = {
         "EXASTRO_URL": "http://exastro",
+        "STATUS_PORT": "0",
         "EXASTRO_ORGANIZATION_ID": organization,
         "EXASTRO_WORKSPACE_ID": "ws1",
         "EXASTRO_USERNAME": "user",

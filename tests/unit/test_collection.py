@@ -34,6 +34,7 @@ from ita_ag_oase.model import (
     Saved,
     Settlement,
 )
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.http import HttpClients, HttpSource
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
@@ -88,12 +89,13 @@ class Desk:
         # Time passes as the clock shows it.
         self.steady = SteadyClock(wall=clock, elapsed=clock)
         self.source = Script(clock)
+        self.health = Health(now=clock)
 
     async def begin(self, **columns: Any) -> Collector:
         """Return the collector of a setting that is first seen now."""
         setting = _setting(**columns)
         await self.store.register(setting.id, setting.name, int(self.clock.now))
-        return Collector(setting, self.source, self.store, self.steady, agent_name="agent")
+        return Collector(setting, self.source, self.store, self.steady, self.health, agent_name="agent")
 
     async def poll(self, collector: Collector, answer: Any, *, after: float = 10.0) -> Saved | type[Exception]:
         """Poll some seconds later, and return what was saved or how it failed."""
@@ -330,6 +332,16 @@ async def test_portions_before_one_that_fails_are_kept_and_the_time_stays(desk: 
     assert await desk.poll(collector, _portion("a", "b", position="2")) == Saved(new=1, known=1, repeated=0)
 
 
+async def test_what_a_poll_brings_is_counted_as_it_is_saved(desk: Desk) -> None:
+    desk.health.source_started("n1", is_mail=False)
+    collector = await desk.begin(event_id_key="id")
+    for events in ([{"id": 1}, {"id": 2}, {"none": 3}], [{"id": 1}, {"id": 2}, {"none": 3}, {"id": 4}]):
+        await desk.poll(collector, {"items": events})
+    desk.source.answers = [_portion("a", position="1", has_more=True)]
+    assert await desk.poll(collector, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT)) is SourceUnavailable
+    assert desk.health.counts.sources["n1"].events == {"new": 4, "unusable": 1, "known": 2, "repeated": 1}
+
+
 async def test_source_is_closed_with_its_collector(desk: Desk) -> None:
     collector = await desk.begin()
     await collector.close()
@@ -402,7 +414,9 @@ async def test_poll_that_is_cancelled_leaves_everything_as_it_was(desk: Desk) ->
         async def close(self) -> None: ...
 
     await desk.begin()
-    task = asyncio.create_task(Collector(_setting(), Hanging(), desk.store, desk.steady, agent_name="agent").collect())
+    task = asyncio.create_task(
+        Collector(_setting(), Hanging(), desk.store, desk.steady, desk.health, agent_name="agent").collect()
+    )
     await is_asked.wait()
     task.cancel()
     await asyncio.wait([task])
@@ -444,7 +458,9 @@ async def test_names_of_templates_follow_the_store(desk: Desk) -> None:
         return httpx.Response(200, stream=httpx.ByteStream(json.dumps(answers.pop(0)).encode()))
 
     await desk.begin()
-    collector = Collector(setting, _http_source(setting, handle), desk.store, desk.steady, agent_name="agent")
+    collector = Collector(
+        setting, _http_source(setting, handle), desk.store, desk.steady, desk.health, agent_name="agent"
+    )
     for _ in range(5):
         desk.clock.now += 10
         await collector.collect()

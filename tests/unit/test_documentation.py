@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from ita_ag_oase import __version__, arguments
 from ita_ag_oase.errors import Reason
 from ita_ag_oase.events import extract
+from ita_ag_oase.observability.metrics import INSTRUMENTS
 from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Settings, load
 
 ROOT = Path(__file__).parents[2]
@@ -305,6 +306,31 @@ def test_troubleshooting_knows_every_reason_why_an_event_is_unusable() -> None:
         *(extract.KEY_NOT_FOUND, extract.NO_CONTAINER, extract.NO_OBJECT),
         *(extract.IS_A_LIST, extract.IS_NO_LIST, extract.ID_NOT_FOUND),
     }
+
+
+def _metrics(page: str, head: str) -> list[Row]:
+    return next(rows for rows in _tables(_text(page)) if head in rows[0])
+
+
+def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
+    documented = [
+        (_bare(row["Name"]), row["Type"], row["Labels"], row["Meaning"])
+        for row in _metrics("docs/metrics.md", "Meaning")
+    ]
+    assert documented == [
+        (metric.name, metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
+        for metric in INSTRUMENTS
+    ]
+
+
+def test_the_japanese_page_has_the_same_metrics() -> None:
+    english = _metrics("docs/metrics.md", "Meaning")
+    japanese = _metrics("docs/ja/metrics.md", "意味")
+    assert [(row["名前"], row["種類"], row["ラベル"]) for row in japanese] == [
+        (row["Name"], row["Type"], row["Labels"]) for row in english
+    ]
+    assert [bool(row["単位"]) for row in japanese] == [bool(row["Unit"]) for row in english]
+    assert [row["名前"] for row in japanese if not row["意味"]] == []
 
 
 def test_changelog_begins_with_the_version_of_the_package() -> None:

@@ -149,6 +149,7 @@ def make_settings(tmp_path: Path) -> Iterator[MakeSettings]:
         "storagepath": tmp_path,
         "execute_interval": 3,
         "iteration": 10,
+        "status_port": 0,
     }
 
     def make(**others: Any) -> Settings:
@@ -489,15 +490,17 @@ async def test_a_store_of_a_newer_version_ends_the_start(settings: Settings) -> 
 async def test_second_agent_on_a_store_waits_says_so_and_takes_over(settings: Settings) -> None:
     first = StoreLock(settings.store_path)
     assert first.try_acquire()
+    began = _time()
+    waits: list[float] = []
     async with AsyncExitStack() as stack:
         with capture_logs() as logs:
-            holding = hold_lock(settings.store_path, asyncio.Event())
+            holding = hold_lock(settings.store_path, asyncio.Event(), on_wait=lambda: waits.append(_time()))
             waiting = asyncio.create_task(stack.enter_async_context(holding))
             await asyncio.sleep(100)
             assert not waiting.done()
             first.release()
             await asyncio.sleep(2)
-        assert waiting.result() is True
+        assert (waiting.result(), waits) == (True, [began])
         assert not first.try_acquire()
     assert in_english(logs) == [
         {

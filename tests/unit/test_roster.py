@@ -29,6 +29,7 @@ from ita_ag_oase.errors import (
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, Saved
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.database import Database, Work
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.saving import SavingLimits
@@ -95,6 +96,7 @@ class House:
         self.file = settings_file
         self.store = store
         self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._exastro))
+        self.health = Health()
         self.roster = self.new_roster()
 
     def new_roster(self, names: tuple[str, ...] = NAMES) -> Roster:
@@ -107,6 +109,7 @@ class House:
             interval_seconds=5.0,
             settings_file=self.file,
             make_collector=self._make,
+            health=self.health,
             on_secret=self.secrets.append,
             on_news=self._note_news,
         )
@@ -344,6 +347,48 @@ async def test_row_that_is_not_for_agents_is_dropped_silently(house: House) -> N
         await house.roster.refresh()
     assert await house.poll_for(1) == [("n1", 0.0)]
     assert in_english(logs) == [FETCHING, _applied("n1", started=1, stopped=0)]
+
+
+@pytest.mark.looptime
+async def test_the_health_knows_the_settings_that_there_are_and_how_they_do(house: House) -> None:
+    house.rows = [_row("n1"), _row("n2", TTL="soon")]
+    await house.roster.refresh()
+    assert _states(house) == {"n1": "waiting", "n2": "unusable", "n3": "unusable"}
+    await house.poll_for(1)
+    house.rows = [_row("n1"), _row("n2"), _row("n3")]
+    await house.roster.refresh()
+    assert _states(house) == {"n1": "working", "n2": "waiting", "n3": "waiting"}
+    house.poll_error = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
+    await house.poll_for(6)
+    assert _states(house) == {"n1": "failing", "n2": "failing", "n3": "failing"}
+    house.rows[1]["CONNECTION_METHOD_ID"] = "99"
+    await house.roster.refresh()
+    assert _states(house) == {"n1": "failing", "n3": "failing"}
+
+
+def _states(house: House) -> dict[str, str]:
+    return {source.name: source.state for source in house.health.sources}
+
+
+@pytest.mark.looptime
+async def test_a_setting_that_could_not_be_used_and_is_no_longer_for_agents_is_gone(house: House) -> None:
+    house.rows = [_row("n1", TTL="soon"), _row("n2"), _row("n3")]
+    await house.roster.refresh()
+    house.rows[0]["CONNECTION_METHOD_ID"] = "99"
+    await house.roster.refresh()
+    assert [source.name for source in house.health.sources] == ["n2", "n3"]
+
+
+@pytest.mark.looptime
+async def test_polls_are_counted_with_their_outcome_and_with_turns_left_out(house: House) -> None:
+    house.rows = [_row("n1")]
+    house.poll_seconds = 7.0
+    await house.roster.refresh()
+    await house.poll_for(9)
+    house.poll_error = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
+    await house.poll_for(10)
+    counts = house.health.counts.sources["n1"]
+    assert (counts.polls, counts.skipped_polls) == ({"succeeded": 1, "timeout": 1}, 2)
 
 
 @pytest.mark.looptime

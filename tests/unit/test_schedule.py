@@ -60,7 +60,14 @@ class Step:
             self.running -= 1
 
 
-async def _run(step: Step, seconds: float, *, interval: float = 5.0, first: float = 0.0) -> None:
+async def _run(
+    step: Step,
+    seconds: float,
+    *,
+    interval: float = 5.0,
+    first: float = 0.0,
+    on_skipped: Callable[[int], None] = lambda _: None,
+) -> None:
     """Repeat a step for so long; the loop itself must not end."""
     steps = repeat(
         step,
@@ -68,6 +75,7 @@ async def _run(step: Step, seconds: float, *, interval: float = 5.0, first: floa
         interval_seconds=interval,
         first_delay_seconds=first,
         code_of=lambda _: "AGT-00000",
+        on_skipped=on_skipped,
     )
     task = asyncio.create_task(steps)
     await asyncio.sleep(seconds)
@@ -316,6 +324,33 @@ def test_failure_has_the_code_of_its_event(code_of: Callable[[Exception], str], 
 
 
 UNAVAILABLE = ExastroUnavailable(Text("Exastro answered 503"), reason=Reason.HTTP_STATUS)
+
+
+def test_each_failure_and_each_success_is_passed_on() -> None:
+    told: list[object] = []
+    troubles = Troubles(
+        failed="step_failed",
+        recovered="step_recovered",
+        on_failure=lambda err, code: told.append((err, code)),
+        on_success=lambda: told.append("success"),
+    )
+    for _ in range(2):
+        troubles.note_failure(TIMEOUT, "AGT-00001")
+    for _ in range(2):
+        troubles.note_success()
+    assert told == [(TIMEOUT, "AGT-00001")] * 2 + ["success"] * 2
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("outcomes", "skipped"),
+    [((), []), ((7.0,), [1]), ((12.0, 12.0), [2, 2]), ((TIMEOUT,) * 3, [1, 3])],
+    ids=["in time", "slow", "very slow", "failing"],
+)
+async def test_turns_that_are_left_out_are_told(outcomes: tuple[float | Exception, ...], skipped: list[int]) -> None:
+    told: list[int] = []
+    await _run(Step(*outcomes), 36.0, on_skipped=told.append)
+    assert told == skipped
 
 
 class Failing:

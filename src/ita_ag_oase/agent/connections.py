@@ -26,9 +26,11 @@ async def open_exastro(
     *,
     on_secret: Callable[[str], None],
     on_date: Callable[[float], Awaitable[None]],
+    on_expiry: Callable[[float], None] = lambda _: None,
 ) -> AsyncIterator[ExastroClient]:
     """Yield the configured workspace's API; `on_date` is told the time of Exastro's clock at each answer, in seconds.
 
+    `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured.
     Raises ConfigError for a CA file that holds no certificate.
     """
     client = httpx.AsyncClient(
@@ -41,7 +43,7 @@ async def open_exastro(
     base_url = (
         f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
     )
-    async with client, _open_auth(settings, client, facts, on_secret) as auth:
+    async with client, _open_auth(settings, client, facts, on_secret, on_expiry) as auth:
         yield ExastroClient(client, auth, base_url=base_url)
 
 
@@ -70,7 +72,11 @@ async def open_sources(settings: Settings) -> AsyncIterator[Callable[[Collection
 
 @asynccontextmanager
 async def _open_auth(
-    settings: Settings, client: httpx.AsyncClient, facts: Facts, on_secret: Callable[[str], None]
+    settings: Settings,
+    client: httpx.AsyncClient,
+    facts: Facts,
+    on_secret: Callable[[str], None],
+    on_expiry: Callable[[float], None],
 ) -> AsyncIterator[httpx.Auth]:
     refresh_token = settings.refresh_token
     if refresh_token is None:
@@ -84,6 +90,7 @@ async def _open_auth(
         refresh_token=refresh_token,
         facts=facts,
         on_secret=on_secret,
+        on_expiry=on_expiry,
     )
     try:
         yield RefreshTokenAuth(tokens)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.store import Store
 from ita_ag_oase.text import Text
@@ -41,6 +43,7 @@ class Roster:
         interval_seconds: float,
         settings_file: Path,
         make_collector: Callable[[CollectionSetting], Collector],
+        health: Health,
         on_secret: Callable[[str], None],
         on_news: Callable[[], None],
         now: Callable[[], float],
@@ -52,6 +55,7 @@ class Roster:
         self._interval_seconds = interval_seconds
         self._file = settings_file
         self._make_collector = make_collector
+        self._health = health
         self._on_secret = on_secret
         self._on_news = on_news
         self._now = now
@@ -109,11 +113,13 @@ class Roster:
         for name, setting in wanted.items():
             if name not in self._tasks and await self._start(setting, first_delay_seconds=started * _SPREAD_SECONDS):
                 started += 1
+        self._health.keep_sources(self._tasks.keys() | self._told_unusable.keys())
         if started or changed:
             _log.info("settings_applied", polled=sorted(self._tasks), started=started, stopped=len(changed))
 
     def _read(self, row: Row) -> CollectionSetting | None:
         if not wire.is_collected_by_agents(row):
+            self._told_unusable.pop(wire.name_of(row), None)
             return None
         try:
             setting = wire.setting_of(row, self._secrets)
@@ -133,29 +139,40 @@ class Roster:
             return False
         await self._store.register(setting.id, name, int(self._now()))
         self._told_unusable.pop(name, None)
+        self._health.source_started(name, is_mail=_is_mail(setting))
+        self._settings[name] = setting
+        polling = self._poll_until_cancelled(setting, collector, first_delay_seconds)
+        self._tasks[name] = asyncio.create_task(polling, name=f"poll {name}")
+        return True
+
+    async def _poll_until_cancelled(
+        self, setting: CollectionSetting, collector: Collector, first_delay_seconds: float
+    ) -> None:
+        name = setting.name
 
         async def poll() -> None:
+            self._health.poll_started(name)
             if (await collector.collect()).new:
                 self._on_news()
 
-        is_mail = setting.connection_method is ConnectionMethod.IMAP_PASSWORD
-        troubles = Troubles(failed="collection_failed", recovered="collection_recovered", setting=name)
-
-        async def poll_until_cancelled() -> None:
-            try:
-                await repeat(
-                    poll,
-                    troubles,
-                    interval_seconds=self._interval_seconds,
-                    first_delay_seconds=first_delay_seconds,
-                    code_of=mail_code if is_mail else collection_code,
-                )
-            finally:
-                await collector.close()
-
-        self._settings[name] = setting
-        self._tasks[name] = asyncio.create_task(poll_until_cancelled(), name=f"poll {name}")
-        return True
+        troubles = Troubles(
+            failed="collection_failed",
+            recovered="collection_recovered",
+            on_failure=partial(self._health.poll_failed, name),
+            on_success=partial(self._health.poll_succeeded, name),
+            setting=name,
+        )
+        try:
+            await repeat(
+                poll,
+                troubles,
+                interval_seconds=self._interval_seconds,
+                first_delay_seconds=first_delay_seconds,
+                code_of=mail_code if _is_mail(setting) else collection_code,
+                on_skipped=partial(self._health.polls_skipped, name),
+            )
+        finally:
+            await collector.close()
 
     async def _stop(self, names: Sequence[str]) -> None:
         tasks = [self._tasks[name] for name in names]
@@ -168,6 +185,7 @@ class Roster:
             del self._tasks[name], self._settings[name]
 
     def _tell_unusable(self, name: str, why: Text) -> None:
+        self._health.source_unusable(name, why)
         if self._told_unusable.get(name) != why:
             self._told_unusable[name] = why
             _log.error("setting_unusable", code="AGT-10001", setting=name, detail=why)
@@ -202,6 +220,10 @@ def _rows_in(known: bytes) -> list[Row]:
     except ValueError:
         return []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _is_mail(setting: CollectionSetting) -> bool:
+    return setting.connection_method is ConnectionMethod.IMAP_PASSWORD
 
 
 def refresh_code(err: Exception) -> str:

@@ -23,19 +23,20 @@ _LOCK_WAIT_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def hold_lock(store_path: Path, stop: asyncio.Event) -> AsyncIterator[bool]:
+async def hold_lock(store_path: Path, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> AsyncIterator[bool]:
     """Wait until no other agent uses a store, and keep others away meanwhile; False where `stop` was set before.
 
+    `on_wait` is called where another one does.
     Raises StoreUnavailable where the folder cannot be written.
     """
     lock = StoreLock(store_path)
     try:
-        yield await _acquire(lock, store_path, stop)
+        yield await _acquire(lock, store_path, stop, on_wait)
     finally:
         lock.release()
 
 
-async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event) -> bool:
+async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event, on_wait: Callable[[], None]) -> bool:
     has_told = False
     while not stop.is_set():
         if lock.try_acquire():
@@ -43,6 +44,7 @@ async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event) -> bo
             return True
         if not has_told:
             _log.warning("store_in_use", path=str(store_path))
+            on_wait()
             has_told = True
         await wait_for(stop, _LOCK_WAIT_SECONDS)
     return False

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def show(console: Console, *, seconds: float | None) -> int:
         exastro = stack.enter_context(DemoExastro([source.row for source in sources], on_saved=board.show))
         settings = _settings(exastro.url, folder, [source.name for source in sources])
         stack.callback(shutil.rmtree, settings.settings_file.parent, ignore_errors=True)
-        board.introduce(exastro.url)
+        board.introduce(exastro.url, settings.status_port)
         asyncio.run(_run(settings, redactor, exastro, sources, seconds))
         return board.conclude(exastro)
 
@@ -77,7 +78,14 @@ def _settings(url: str, folder: Path, names: Sequence[str]) -> Settings:
         agent_id="demo-agent",
         storagepath=folder,
         execute_interval=3,
+        status_port=_free_port(),
     )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 async def _run(
@@ -113,10 +121,11 @@ class _Board:
         self._console = console
         self._sources = {source.name: source for source in sources}
 
-    def introduce(self, url: str) -> None:
+    def introduce(self, url: str, status_port: int) -> None:
         self._print(Text("Exastro listens on {url}; the agent polls these every 3 seconds:", url=url))
         for source in self._sources.values():
             self._print(f"  {source.name:<16} {source.url:<24} {self._console.told(source.purpose)}")
+        self._print(Text("How the agent is doing: {url}", url=f"http://127.0.0.1:{status_port}/"))
         self._print(Text("What arrives at Exastro:"))
 
     def show(self, saved: Sequence[SavedEvent]) -> None:

@@ -60,7 +60,7 @@ class AccessTokens:
     """Access tokens from the realm's token endpoint (OpenID Connect Core 1.0 section 12), one request at a time.
 
     A rotated refresh token replaces the configured one and is kept, encrypted under it: whoever configures a new token
-    makes the kept one void.
+    makes the kept one void. `on_expiry` is told when a new access token ends, in epoch seconds.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class AccessTokens:
         refresh_token: str,
         facts: Facts,
         on_secret: Callable[[str], None],
+        on_expiry: Callable[[float], None],
     ) -> None:
         self._client = client
         self._token_url = token_url
@@ -82,6 +83,7 @@ class AccessTokens:
         self._is_kept = True
         self._facts = facts
         self._on_secret = on_secret
+        self._on_expiry = on_expiry
         self._cipher = Fernet(base64.urlsafe_b64encode(hashlib.sha256(refresh_token.encode()).digest()))
         self._renewal: asyncio.Task[str] | None = None
         self._access_token: str | None = None
@@ -181,6 +183,7 @@ class AccessTokens:
         life = _seconds(answer.get("expires_in"))
         self._renew_at = started + life - min(_MARGIN_SECONDS, life * _MARGIN_PART)
         self._access_token = token
+        self._on_expiry(clock.now() + started + life - asyncio.get_running_loop().time())
         return answer
 
     async def _ask(self, request: httpx.Request) -> tuple[int, dict[str, Any]]:

@@ -157,10 +157,16 @@ def _head(group: Group, version: str) -> bytes:
     return msgspec.json.encode(head)[:-1] + b',"event":['
 
 
+def code_in(message: str) -> str | None:
+    """Return the first code of Exastro's in a message, or None."""
+    found = _CODE.search(message)
+    return found.group(1) if found else None
+
+
 def verdict_of(message: str) -> Verdict:
     """Return what a message says. One without a known code is a refusal, unless it speaks of the fetched time."""
-    code = _CODE.search(message)
-    is_not_newer = code.group(1) == "499-01818" if code else "fetched_time" in message
+    code = code_in(message)
+    is_not_newer = code == "499-01818" if code else "fetched_time" in message
     return Verdict.NOT_NEWER if is_not_newer else Verdict.REFUSED
 
 

@@ -82,6 +82,8 @@ MESSAGES: Mapping[str, Message] = {
     ),
     "settings_known": Message(Text("the agent begins with the settings of last time: {settings}")),
     "settings_recovered": Message(Text("event collection settings are fetched again, failures before: {failures}")),
+    "status_server_failed": Message(Text("there is no status page for now: {detail}")),
+    "status_server_started": Message(Text("the status page is at {url}")),
     "stock_store_taken_over": Message(
         Text("taken over from {path}: events {events}, ids {ids}, cursors {cursors}, unreadable rows {unreadable}")
     ),
