@@ -226,3 +226,17 @@ def many(count: int) -> Status:
             failing(source, REFUSED) if number % 10 == 0 else source for number, source in enumerate(sources, start=1)
         ),
     )
+
+
+STATES = {
+    "healthy": HEALTHY,
+    "source-failing": SOURCE_FAILING,
+    "exastro-down": EXASTRO_DOWN,
+    "backlog": BACKLOG,
+    "parked": PARKED,
+    "starting": STARTING,
+    "mixed": MIXED,
+    "one-source": many(1),
+    "fifty-sources": many(50),
+    "thousand-sources": many(1_000),
+}

@@ -90,7 +90,7 @@ def test_the_verdict_is_the_worst_there_is(status: Status, level: Level, word: s
     [
         (HEALTHY, []),
         (STARTING, []),
-        (SOURCE_FAILING, ["sources: 1 of 5 sources fails: Zabbix production"]),
+        (SOURCE_FAILING, [f"sources: 1 of 5 sources fails: Zabbix production {REFUSED.detail}"]),
         (
             EXASTRO_DOWN,
             [
@@ -158,11 +158,11 @@ def test_what_fails_comes_before_what_is_doubtful() -> None:
     ]
 
 
-def test_sources_are_named_in_order_apart_from_settings_that_cannot_be_used() -> None:
+def test_sources_are_named_in_order_and_one_alone_with_its_trouble() -> None:
     sources = [failing(working(name), REFUSED) for name in ("c", "a")]
     unusable = failing(working("b"), REFUSED, state=SourceState.UNUSABLE)
     assert told(replace(HEALTHY, sources=(*sources, unusable, working("d")))) == [
-        "sources: 1 of 4 settings cannot be used: b",
+        f"sources: 1 of 4 settings cannot be used: b {REFUSED.detail}",
         "sources: 2 of 4 sources fail: a c",
     ]
 

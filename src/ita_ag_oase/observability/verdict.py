@@ -1,6 +1,6 @@
 """Whether all is well with an agent and, where it is not, what is wrong and what to do about it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -104,26 +104,33 @@ def _of_sources(status: Status) -> Iterator[Finding]:
         action = Text("Name settings in EVENT_COLLECTION_SETTINGS_NAMES that Exastro has and that are not discarded.")
         yield Finding(Place.SOURCES, Level.BAD, text, (action,))
     total = len(status.sources)
-    if unusable := _names(status.sources, SourceState.UNUSABLE):
+    if unusable := _in_state(status.sources, SourceState.UNUSABLE):
         text = counted(
             "{count:,} of {total:,} settings cannot be used:",
             "{count:,} of {total:,} settings cannot be used:",
             count=len(unusable),
             total=total,
         )
-        yield Finding(Place.SOURCES, Level.BAD, text, names=unusable)
-    if failing := _names(status.sources, SourceState.FAILING):
+        yield _of_some(unusable, text)
+    if failing := _in_state(status.sources, SourceState.FAILING):
         text = counted(
             "{count:,} of {total:,} sources fails:",
             "{count:,} of {total:,} sources fail:",
             count=len(failing),
             total=total,
         )
-        yield Finding(Place.SOURCES, Level.BAD, text, names=failing)
+        yield _of_some(failing, text)
 
 
-def _names(sources: Iterable[SourceStatus], state: SourceState) -> tuple[str, ...]:
-    return tuple(sorted(source.name for source in sources if source.state is state))
+def _in_state(sources: Iterable[SourceStatus], state: SourceState) -> list[SourceStatus]:
+    return sorted((source for source in sources if source.state is state), key=lambda source: source.name)
+
+
+def _of_some(sources: Sequence[SourceStatus], text: Text) -> Finding:
+    """Return a finding about sources. What one of them says is told here, too; of several it would be too much."""
+    troubles = [source.trouble.detail for source in sources if source.trouble]
+    names = tuple(source.name for source in sources)
+    return Finding(Place.SOURCES, Level.BAD, text, tuple(troubles) if len(sources) == 1 else (), names)
 
 
 def _of_exastro(status: Status) -> Iterator[Finding]:
