@@ -130,7 +130,7 @@ def test_the_verdict_is_the_worst_there_is(status: Status, level: Level, word: s
         ),
         (
             replace(HEALTHY, store=None),
-            ["store: The store cannot be read. The log says why; `ita-ag-oase verify` looks at every page of it."],
+            ["store: The store cannot be read. The log says why; `ita-ag-oase verify` checks all of it."],
         ),
         (
             replace(HEALTHY, ledger_imbalance=-1),

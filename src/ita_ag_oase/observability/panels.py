@@ -132,11 +132,11 @@ def panels(status: Status, findings: Sequence[Finding], times: Times) -> tuple[P
     """Return the parts of the agent, in the order of Place."""
     levels = {finding.place: finding.level for finding in sorted(findings, key=lambda finding: finding.level)}
     return (
-        _sources(status.sources, levels.get(Place.SOURCES)),
+        _sources(status.sources, levels.get(Place.SOURCES, Level.GOOD)),
         _outbox(status.outbox, levels.get(Place.OUTBOX, Level.GOOD)),
-        _exastro(status.exastro, levels.get(Place.EXASTRO), times),
-        _store(status.store, levels.get(Place.STORE), times),
-        _ledger(status, levels.get(Place.LEDGER)),
+        _exastro(status.exastro, levels.get(Place.EXASTRO, Level.GOOD), times),
+        _store(status.store, levels.get(Place.STORE, Level.GOOD), times),
+        _ledger(status, levels.get(Place.LEDGER, Level.GOOD)),
         _agent(status, times),
     )
 
@@ -196,9 +196,9 @@ def _failure(trouble: Trouble | None, times: Times, *, is_present: bool) -> Fail
     return Failure(trouble.detail, course, times.moment(trouble.latest), trouble.code, is_present=is_present)
 
 
-def _sources(sources: Sequence[SourceStatus], level: Level | None) -> Panel:
+def _sources(sources: Sequence[SourceStatus], level: Level) -> Panel:
     own, word = _sources_in_words([_STATES[source.state][0] for source in sources])
-    return Panel(Place.SOURCES, Text("Sources"), own if level is None else level, word)
+    return Panel(Place.SOURCES, Text("Sources"), max(own, level), word)
 
 
 def _sources_in_words(levels: Sequence[Level]) -> tuple[Level, Text]:
@@ -255,7 +255,7 @@ def _drain(outbox: OutboxStatus) -> Text:
     return Text("about {age}, at the present rate", age=age(outbox.drain_seconds))
 
 
-def _exastro(exastro: ExastroStatus, level: Level | None, times: Times) -> Panel:
+def _exastro(exastro: ExastroStatus, level: Level, times: Times) -> Panel:
     own, word = _REACHABLE[exastro.is_reachable]
     facts = (
         Fact(Text("Address"), verbatim(exastro.url)),
@@ -265,7 +265,7 @@ def _exastro(exastro: ExastroStatus, level: Level | None, times: Times) -> Panel
         Fact(Text("Agent's clock"), _clock(exastro.clock_difference_seconds)),
     )
     failure = _failure(exastro.trouble, times, is_present=exastro.is_reachable is False)
-    return Panel(Place.EXASTRO, Text("Exastro"), own if level is None else level, word, facts, failure=failure)
+    return Panel(Place.EXASTRO, Text("Exastro"), max(own, level), word, facts, failure=failure)
 
 
 def _clock(difference: float | None) -> Text:
@@ -278,10 +278,10 @@ def _clock(difference: float | None) -> Text:
     return Text("{age} behind Exastro's", age=age(-difference))
 
 
-def _store(store: StoreStatus | None, level: Level | None, times: Times) -> Panel:
+def _store(store: StoreStatus | None, level: Level, times: Times) -> Panel:
     title = Text("Store")
     if store is None:
-        return Panel(Place.STORE, title, Level.WAITING if level is None else level, Text("not open"))
+        return Panel(Place.STORE, title, max(level, Level.WAITING), Text("not open"))
     share = store.used_bytes / store.max_bytes
     used = Text("{used} of {limit}", used=size(store.used_bytes), limit=size(store.max_bytes))
     facts = (
@@ -291,18 +291,10 @@ def _store(store: StoreStatus | None, level: Level | None, times: Times) -> Pane
     )
     word = Text("{share:.0%} used", share=share) if store.is_working else Text("not working")
     failure = _failure(store.trouble, times, is_present=not store.is_working)
-    return Panel(
-        Place.STORE,
-        title,
-        Level.GOOD if level is None else level,
-        word,
-        facts,
-        failure=failure,
-        share=min(share, 1.0),
-    )
+    return Panel(Place.STORE, title, level, word, facts, failure=failure, share=min(share, 1.0))
 
 
-def _ledger(status: Status, level: Level | None) -> Panel:
+def _ledger(status: Status, level: Level) -> Panel:
     title = Text("Ledger")
     imbalance = status.ledger_imbalance
     if imbalance is None:
@@ -315,7 +307,7 @@ def _ledger(status: Status, level: Level | None) -> Panel:
         Fact(Text("Lost with a damaged store"), _sum(ledger.lost for ledger in ledgers)),
     )
     word = counted("off by {count:,}", "off by {count:,}", count=abs(imbalance)) if imbalance else Text("balances")
-    return Panel(Place.LEDGER, title, Level.GOOD if level is None else level, word, facts)
+    return Panel(Place.LEDGER, title, level, word, facts)
 
 
 def _sum(counts: Iterable[int]) -> Text:

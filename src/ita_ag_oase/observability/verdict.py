@@ -8,7 +8,7 @@ from ita_ag_oase.observability.words import age, size
 from ita_ag_oase.status import Phase, SourceState, SourceStatus, Status, StoreStatus
 from ita_ag_oase.text import Text, counted
 
-# Longer than what Exastro's usual maintenance or a burst of events takes.
+# A burst of events, or an update of Exastro, may well take some minutes.
 _OLD_SECONDS = 600.0
 # The agent itself speaks of a difference from here on (agent/timekeeper.py).
 _CLOCK_SECONDS = 60.0
@@ -150,7 +150,7 @@ def _of_store(status: Status) -> Iterator[Finding]:
     store = status.store
     if store is None:
         if status.phase is Phase.RUNNING:
-            action = Text("The log says why; `ita-ag-oase verify` looks at every page of it.")
+            action = Text("The log says why; `ita-ag-oase verify` checks all of it.")
             yield Finding(Place.STORE, Level.BAD, Text("The store cannot be read."), (action,))
     elif not store.is_working:
         details = (store.trouble.detail,) if store.trouble else ()
