@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check catalogs bench soak soak-model lock clean
+.PHONY: help demo test check catalogs bench soak soak-model screenshots lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock 
 
 soak-model: $(VENV)/.ready ## the model of exactly-once delivery with many thousands of examples
 	$(BIN)/pytest -n 2 tests/unit/test_exactly_once.py --hypothesis-profile=soak
+
+screenshots: $(VENV)/.ready ## the pictures of the status page in docs/images (needs chromium, fonts-noto-cjk, pngquant)
+	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
 
 lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

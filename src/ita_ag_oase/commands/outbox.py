@@ -15,8 +15,8 @@ import msgspec
 
 from ita_ag_oase import clock
 from ita_ag_oase.commands.console import Console
-from ita_ag_oase.commands.tables import age
 from ita_ag_oase.model import GroupChoice, GroupState, OutboxGroup, OutboxSummary, Tally
+from ita_ag_oase.observability.words import age
 from ita_ag_oase.store.access import StoreAccess
 from ita_ag_oase.store.outbox import DAMAGED
 from ita_ag_oase.store.pieces import events_in

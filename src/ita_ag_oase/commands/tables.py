@@ -1,13 +1,7 @@
-"""Plain text for people: aligned tables and rough ages."""
+"""Plain text for people: aligned tables."""
 
 import unicodedata
 from collections.abc import Sequence
-
-from ita_ag_oase.text import Text
-
-_DAY_SECONDS = 86_400
-_HOUR_SECONDS = 3_600
-_MINUTE_SECONDS = 60
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
@@ -28,17 +22,6 @@ def pairs(facts: Sequence[tuple[str, str]]) -> str:
     """Return names and what they stand for as aligned lines without one at the end."""
     width = max((_width(name) for name, _ in facts), default=0)
     return "\n".join(f"{_padded(name, width, to_right=False)}  {printable(told)}" for name, told in facts)
-
-
-def age(seconds: int) -> Text:
-    """Return a duration in its greatest whole unit, such as `3 min`."""
-    if seconds >= _DAY_SECONDS:
-        return Text("{count} d", count=seconds // _DAY_SECONDS)
-    if seconds >= _HOUR_SECONDS:
-        return Text("{count} h", count=seconds // _HOUR_SECONDS)
-    if seconds >= _MINUTE_SECONDS:
-        return Text("{count} min", count=seconds // _MINUTE_SECONDS)
-    return Text("{count} s", count=max(seconds, 0))
 
 
 def printable(text: str) -> str:
