@@ -40,12 +40,22 @@ class StoreLock:
         except BlockingIOError:
             return False
         except OSError as err:
-            raise StoreUnavailable(
-                f"{self._path} cannot be locked ({err.strerror}): make {self._path.parent} writable for this user, "
-                "on a file system with working locks",
-                reason=Reason.STORE_FAILED,
-            ) from err
+            raise self._unusable(err) from err
         return True
+
+    def is_taken(self) -> bool:
+        """Whether an agent has the right now. Nothing is made. Raises StoreUnavailable where that cannot be told."""
+        try:
+            with self._path.open("rb") as file:
+                # Shared, and given back at once: an agent that starts at this moment tries again after a second.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError as err:
+            raise self._unusable(err) from err
+        return False
 
     def excludes_others(self) -> bool:
         """Whether the right, which is ours, is refused to a second taker: where not, locks do not work there."""
@@ -61,6 +71,13 @@ class StoreLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _unusable(self, err: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._path} cannot be locked ({err.strerror}): make {self._path.parent} writable for this user, "
+            "on a file system with working locks",
+            reason=Reason.STORE_FAILED,
+        )
 
 
 class Database:
