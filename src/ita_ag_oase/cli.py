@@ -9,9 +9,11 @@ import contextlib
 import ctypes
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
+_EPOCH = re.compile(r"\d{1,12}(\.\d+)?", re.ASCII)
 _M_MMAP_THRESHOLD = -3
 _OWN_MAPPING_BYTES = 131_072
 
@@ -30,10 +33,31 @@ _EPILOG = """\
 examples:
   ita-ag-oase                     run the agent, configured by the environment
   ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
+  ita-ag-oase check               see whether the agent could do its work with its configuration
+  ita-ag-oase fetch NAME          poll the source of a setting once and show what happens
   ita-ag-oase verify              check the store
   ita-ag-oase outbox              show what waits for delivery and what is parked
 
 Every variable is described in docs/configuration.md.
+"""
+
+_CHECK_EPILOG = """\
+examples:
+  ita-ag-oase check                  look at everything
+  ita-ag-oase check alarms mails     look at these settings only
+  ita-ag-oase check --json
+
+It can be used before the agent is started and beside it: it sends no event and saves nothing, but for a refresh token
+that Exastro gives in exchange for the kept one. The exit code is 1 where something has failed; warnings leave it at 0.
+"""
+
+_FETCH_EPILOG = """\
+examples:
+  ita-ag-oase fetch alarms                         ask from where the agent would ask next
+  ita-ag-oase fetch alarms --since 2026-01-31T09:00
+  ita-ag-oase fetch alarms --events 10 --json
+
+Nothing is saved: the next poll of the agent gets the same. Secrets are hidden; the events are your users' data.
 """
 
 _OUTBOX_EPILOG = """\
@@ -66,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ita_ag_oase.demo.show import show
 
         return show(seconds=options.seconds)
+    if options.command in ("check", "fetch"):
+        return _guarded(lambda redactor: _printing(lambda: _look_outside(options, redactor)))
     if options.command in ("verify", "outbox"):
         return _guarded(lambda redactor: _look_after(options, redactor))
     return _guarded(_serve, failed="the agent cannot go on: ")
@@ -95,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds (otherwise with Ctrl-C)")
     where, form = _common_options()
     commands.add_parser("verify", parents=[where, form], help="check the store and the ledger of each setting")
+    _add_check(commands, form)
+    _add_fetch(commands, form)
     _add_outbox(commands, where, form)
     return parser
 
@@ -108,6 +136,35 @@ def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]
     form = argparse.ArgumentParser(add_help=False)
     form.add_argument("--json", action="store_true", default=unset, help="print JSON")
     return where, form
+
+
+def _add_check(commands: "_Commands", form: argparse.ArgumentParser) -> None:
+    checking = commands.add_parser(
+        "check",
+        parents=[form],
+        help="see whether the agent could do its work: configuration, store, Exastro, each source, clock",
+        epilog=_CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    told = "only these settings (otherwise those of EVENT_COLLECTION_SETTINGS_NAMES)"
+    checking.add_argument("names", metavar="NAME", nargs="*", type=_text, help=told)
+
+
+def _add_fetch(commands: "_Commands", form: argparse.ArgumentParser) -> None:
+    fetching = commands.add_parser(
+        "fetch",
+        parents=[form],
+        help="poll the source of a setting once and show what was sent, what came, and what would be delivered",
+        epilog=_FETCH_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fetching.add_argument("name", metavar="NAME", type=_text, help="the name of the setting")
+    shown = fetching.add_mutually_exclusive_group()
+    shown.add_argument("--events", type=_count, metavar="N", default=3, help="show the first N events (otherwise 3)")
+    shown.add_argument("--all", action="store_true", help="show all events")
+    fetching.add_argument("--known", action="store_true", help="take the setting as Exastro told it last")
+    told = "ask as if the last poll had been then: epoch seconds, or a time such as 2026-01-31T09:00"
+    fetching.add_argument("--since", type=_moment, metavar="TIME", help=told)
 
 
 def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
@@ -162,6 +219,22 @@ def _text(text: str) -> str:
     return text
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
+def _moment(text: str) -> datetime:
+    """Return a time, aware unless it leaves its zone open."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC) if _EPOCH.fullmatch(text) else datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError) as err:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write epoch seconds, or a time such as 2026-01-31T09:00"
+        ) from err
+
+
 def _positive(text: str) -> float:
     try:
         seconds = float(text)
@@ -205,15 +278,36 @@ def _serve(redactor: "Redactor") -> int:
 
 
 def _look_after(options: argparse.Namespace, redactor: "Redactor") -> int:
+    return _printing(lambda: _looked_after(options, options.store or _configured_store(redactor)))
+
+
+def _look_outside(options: argparse.Namespace, redactor: "Redactor") -> int:
+    from ita_ag_oase.commands.console import Console
+    from ita_ag_oase.observability.language import translations
+    from ita_ag_oase.settings import find_language
+
+    console = Console(translations(find_language()), redactor)
+    if options.command == "check":
+        from ita_ag_oase.commands.check import check
+
+        return check(console, options.names, as_json=options.json)
+    from ita_ag_oase.commands.fetch import Wish, fetch
+
+    limit = None if options.all else options.events
+    wish = Wish(options.name, uses_known=options.known, since=options.since, shown_events=limit)
+    return fetch(console, wish, as_json=options.json)
+
+
+def _printing(command: Callable[[], int]) -> int:
+    """Return the exit code of a command that prints; one that cannot has failed."""
     # These end as other commands do, by Ctrl-C and by `| head`, too; a transaction is whole or not at all.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding has no characters for is shown all the same.
         sys.stdout.reconfigure(errors="backslashreplace")
-    path = options.store or _configured_store(redactor)
     try:
-        code = _looked_after(options, path)
+        code = command()
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as err:

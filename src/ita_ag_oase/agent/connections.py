@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -66,13 +67,20 @@ async def open_exastro(
         yield ExastroClient(client, auth, base_url=base_url)
 
 
+class SourceMaker(Protocol):
+    """Makes the source of a setting."""
+
+    def __call__(
+        self, setting: CollectionSetting, *, on_exchange: Callable[[Exchange], None] | None = None
+    ) -> LocatedSource:
+        """Return it; `on_exchange` is told of each HTTP request that was sent. Raises SettingInvalid."""
+
+
 @asynccontextmanager
-async def open_sources(
-    settings: Settings, *, on_exchange: Callable[[Exchange], None] | None = None
-) -> AsyncIterator[Callable[[CollectionSetting], LocatedSource]]:
+async def open_sources(settings: Settings) -> AsyncIterator[SourceMaker]:
     """Yield what makes the source of a setting, and raises SettingInvalid where there can be none.
 
-    `on_exchange` is told of each HTTP request that was sent. Raises ConfigError for a CA file without a certificate.
+    Raises ConfigError for a CA file that holds no certificate.
     """
     make_tls = functools.partial(source_tls, settings)
     clients = HttpClients(tls=make_tls(), proxies=_proxies(settings))
@@ -80,7 +88,9 @@ async def open_sources(
     mail_tls = functools.cache(make_tls)
     zone = clock.zone(settings.tz)
 
-    def make_source(setting: CollectionSetting) -> LocatedSource:
+    def make_source(
+        setting: CollectionSetting, *, on_exchange: Callable[[Exchange], None] | None = None
+    ) -> LocatedSource:
         return open_source(
             setting,
             clients,

@@ -33,8 +33,8 @@ class Console:
         err: TextIO | None = None,
         has_colours: bool | None = None,
     ) -> None:
-        self._translations = translations
-        self._redactor = redactor
+        self.translations = translations
+        self.redactor = redactor
         self._out = out
         self._err = err
         self._has_colours = has_colours
@@ -51,12 +51,16 @@ class Console:
 
     def told(self, what: Told | str) -> str:
         """Return a text in the person's language, or others' words as they are, without secrets."""
-        text = what.told(self._translations) if isinstance(what, Told) else what
-        return self._redactor.redact(text)
+        text = what.told(self.translations) if isinstance(what, Told) else what
+        return self.redactor.redact(text)
 
     def say(self, what: Told | str = "", *, colour: Colour | None = None) -> None:
         """Print lines on stdout."""
         print(self.painted(self._lines(what), colour), file=self.out)
+
+    def say_behind(self, mark: str, what: Told | str) -> None:
+        """Print lines on stdout behind a mark, which may be painted."""
+        print(f"{mark}{self._lines(what)}", file=self.out)
 
     def warn(self, what: Told | str) -> None:
         """Print lines on stderr."""
@@ -69,7 +73,7 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Print a value as JSON on one line."""
-        print(msgspec.json.encode(self._redactor.redact_value(value)).decode(), file=self.out)
+        print(msgspec.json.encode(self.redactor.redact_value(value)).decode(), file=self.out)
 
     def painted(self, text: str, colour: Colour | None) -> str:
         """Return text in a colour where the stream shows colours."""

@@ -20,6 +20,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def to_width(text: str, width: int) -> str:
+    """Return text with blanks behind it, so that it takes this many columns at least."""
+    return _padded(text, width, to_right=False)
+
+
 def age(seconds: int) -> str:
     """Return a duration in its greatest whole unit, such as `3 min`."""
     for unit, name in _UNITS:

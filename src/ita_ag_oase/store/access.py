@@ -16,10 +16,16 @@ from ita_ag_oase.model import (
     Tally,
     Verification,
 )
-from ita_ag_oase.store import ledger, registry, saving, triage
+from ita_ag_oase.store import ledger, registry, saving, schema, triage
 from ita_ag_oase.store.database import translated
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.schema import connect_to_existing, transaction
+
+
+def is_older(path: Path) -> bool:
+    """Whether an older version of the agent wrote a store. Raises as StoreAccess does."""
+    with translated(path):
+        return schema.is_older(path)
 
 
 class StoreAccess:

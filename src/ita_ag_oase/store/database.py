@@ -1,8 +1,10 @@
 """One SQLite file, and one thread that reads and writes it."""
 
 import asyncio
+import contextlib
 import errno
 import fcntl
+import os
 import queue
 import sqlite3
 import threading
@@ -72,12 +74,31 @@ class StoreLock:
             self._file.close()
             self._file = None
 
+    def discard(self) -> None:
+        """Remove the file of a lock that nobody else knows of."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
     def _unusable(self, err: OSError) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self._path} cannot be locked ({err.strerror}): make {self._path.parent} writable for this user, "
             "on a file system with working locks",
             reason=Reason.STORE_FAILED,
         )
+
+
+def try_locks(folder: Path) -> bool:
+    """Whether locks work in a folder; a file is made there for the purpose, and removed again.
+
+    Raises StoreUnavailable where the folder cannot be written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    lock = StoreLock(probe)
+    try:
+        return lock.try_acquire() and lock.excludes_others()
+    finally:
+        lock.release()
+        lock.discard()
 
 
 class Database:
