@@ -160,6 +160,16 @@ class TestExchanges:
             ("http://other.test/", 200, False),
         ]
 
+    async def test_a_body_that_is_sent_on_is_told_each_time(self) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            return _answer() if request.url.path == "/there" else _moved("/there", 307)
+
+        told = await _exchanges(handle, request_method=RequestMethod.POST, parameter='{"a": 1}')
+        assert [(one.method, one.status, one.body) for one in told] == [
+            ("POST", 307, b'{"a": 1}'),
+            ("POST", 200, b'{"a": 1}'),
+        ]
+
     async def test_a_request_without_an_answer_is_told_too(self) -> None:
         def refuse(request: httpx.Request) -> httpx.Response:
             raise httpx.ConnectError("refused", request=request)

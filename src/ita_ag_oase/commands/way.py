@@ -212,6 +212,8 @@ async def _connected(host: str, port: int) -> AsyncIterator[tuple[asyncio.Stream
         yield reader, writer
     finally:
         writer.transport.abort()
+        # The loop closes the connection at its next turn.
+        await asyncio.sleep(0)
 
 
 async def _ask_proxy(

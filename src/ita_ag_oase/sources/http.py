@@ -213,9 +213,10 @@ def _exchange(request: httpx.Request, response: httpx.Response | None) -> Exchan
         method=request.method,
         url=str(request.url),
         headers=tuple(request.headers.multi_items()),
-        body=request.content,
-        status=response.status_code if response else None,
-        content_type=response.headers.get("content-type") if response else None,
+        # One that a redirect leads to was not read yet.
+        body=request.read(),
+        status=response.status_code if response is not None else None,
+        content_type=response.headers.get("content-type") if response is not None else None,
     )
 
 
