@@ -15,7 +15,7 @@ from exactly_once import Bench, usable
 from ita_ag_oase.errors import Reason, SourceUnreadable, StoreDamaged, StoreUnavailable
 from ita_ag_oase.model import Cursor, Event, EventFate, Saved
 from ita_ag_oase.store.access import StoreAccess
-from ita_ag_oase.store.database import Database, StoreLock
+from ita_ag_oase.store.database import Database, StoreLock, try_locks
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
@@ -380,6 +380,22 @@ class TestLock:
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreUnavailable, match="cannot be locked"):
             StoreLock(tmp_path / "file" / "store.sqlite3").try_acquire()
+
+    def test_who_only_looks_sees_whether_it_is_taken_and_makes_nothing(self, tmp_path: Path) -> None:
+        lock = StoreLock(tmp_path / "store.sqlite3")
+        assert (StoreLock(tmp_path / "store.sqlite3").is_taken(), list(tmp_path.iterdir())) == (False, [])
+        lock.try_acquire()
+        assert StoreLock(tmp_path / "store.sqlite3").is_taken()
+        lock.release()
+        assert not StoreLock(tmp_path / "store.sqlite3").is_taken()
+        assert lock.try_acquire()
+        lock.release()
+
+    def test_locks_are_tried_without_leaving_anything_behind(self, tmp_path: Path) -> None:
+        assert (try_locks(tmp_path), list(tmp_path.iterdir())) == (True, [])
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreUnavailable, match="cannot be locked"):
+            try_locks(tmp_path / "file")
 
 
 async def test_a_poll_costs_as_many_statements_for_known_events_as_it_has_chunks(bench: Bench) -> None:

@@ -20,6 +20,8 @@ from ita_ag_oase.observability.logs import configure
 from ita_ag_oase.settings import RANGES, Settings, load
 from ita_ag_oase.text import Text
 
+# All of Exastro is looked at within this time.
+_EXASTRO_SECONDS = 20.0
 # Settings are checked side by side, so many at once, and all of them within this time.
 _SETTINGS_AT_ONCE = 8
 _SETTINGS_SECONDS = 40.0
@@ -76,12 +78,23 @@ async def _check(settings: Settings, report: Report, console: Console, names: Se
     kept = Kept(settings.store_path)
     wanted = tuple(dict.fromkeys(names)) or settings.event_collection_settings_names
     exastro = ExastroCheck(settings, kept, report, console.redactor.add)
-    rows: Sequence[Row] | None = await exastro.fetch_rows(wanted)
+    rows = await _fetch_rows(exastro, report, wanted)
     if rows is None:
         rows = _known(kept, report)
     if rows is not None:
         await _check_settings(settings, report, console, wanted, {wire.name_of(row): row for row in rows})
     exastro.report_clock()
+
+
+async def _fetch_rows(exastro: ExastroCheck, report: Report, names: Sequence[str]) -> Sequence[Row] | None:
+    try:
+        async with asyncio.timeout(_EXASTRO_SECONDS):
+            return await exastro.fetch_rows(names)
+    except TimeoutError:
+        message = Text("it was not done within {seconds:.0f} s", seconds=_EXASTRO_SECONDS)
+        action = Text("check how Exastro and what lies before it are doing")
+        report.add(Finding(Check.RIGHTS, "Exastro", State.FAILED, message, action))
+        return None
 
 
 def _known(kept: Kept, report: Report) -> Sequence[Row] | None:

@@ -81,10 +81,6 @@ class Report:
             for finding in findings:
                 self._print(finding)
 
-    def has_failed(self, check: Check) -> bool:
-        """Whether something of this kind has failed."""
-        return any(finding.check is check and finding.state is State.FAILED for finding in self._findings)
-
     def finish(self) -> int:
         """Print what is left to print; return 1 where something has failed, else 0."""
         counts = Counter(finding.state for finding in self._findings)
