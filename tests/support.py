@@ -499,6 +499,15 @@ def wait_for_all(agent: AgentProcess, exastro: DemoExastro, *sources: ListSource
     agent.wait_until(lambda: wanted <= exastro.counts.keys(), "everything at Exastro")
 
 
+def deliver_once(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> None:
+    """Let an agent deliver what a source has, and end it."""
+    agent = deployment.start()
+    wait_for_all(agent, exastro, source)
+    agent.wait_until_delivered()
+    if agent.terminate() != 0:
+        raise AssertionError("it did not end well")
+
+
 def wait_for_polls(agent: AgentProcess, source: ScriptedSource, count: int) -> None:
     """Return once a source was asked so many times."""
     agent.wait_until(lambda: len(source.polls) >= count, f"poll {count} of {source.name}")

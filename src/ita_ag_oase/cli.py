@@ -22,6 +22,7 @@ from ita_ag_oase import __version__
 if TYPE_CHECKING:
     from ita_ag_oase.model import GroupChoice, GroupKey
     from ita_ag_oase.observability.logs import Redactor
+    from ita_ag_oase.settings import Settings
 
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
@@ -266,11 +267,8 @@ def _serve(redactor: "Redactor") -> int:
     from ita_ag_oase import clock
     from ita_ag_oase.agent import lifecycle
     from ita_ag_oase.observability.logs import configure
-    from ita_ag_oase.settings import load
 
-    settings = load()
-    for secret in settings.secrets:
-        redactor.add(secret)
+    settings = _configuration(redactor)
     configure(level=settings.log_level, zone=clock.zone(settings.tz), redactor=redactor)
     lifecycle.tell_adjustments(settings)
     asyncio.run(lifecycle.run(settings, redactor))
@@ -278,7 +276,7 @@ def _serve(redactor: "Redactor") -> int:
 
 
 def _look_after(options: argparse.Namespace, redactor: "Redactor") -> int:
-    return _printing(lambda: _looked_after(options, options.store or _configured_store(redactor)))
+    return _printing(lambda: _looked_after(options, options.store or _configuration(redactor).store_path))
 
 
 def _look_outside(options: argparse.Namespace, redactor: "Redactor") -> int:
@@ -295,7 +293,7 @@ def _look_outside(options: argparse.Namespace, redactor: "Redactor") -> int:
 
     limit = None if options.all else options.events
     wish = Wish(options.name, uses_known=options.known, since=options.since, shown_events=limit)
-    return fetch(console, wish, as_json=options.json)
+    return fetch(console, _configuration(redactor), wish, as_json=options.json)
 
 
 def _printing(command: Callable[[], int]) -> int:
@@ -332,13 +330,14 @@ def _looked_after(options: argparse.Namespace, path: Path) -> int:
     return _look_after_outbox(options, path)
 
 
-def _configured_store(redactor: "Redactor") -> Path:
+def _configuration(redactor: "Redactor") -> "Settings":
+    """Return the configuration; its secrets are shown nowhere from now on."""
     from ita_ag_oase.settings import load
 
     settings = load()
     for secret in settings.secrets:
         redactor.add(secret)
-    return settings.store_path
+    return settings
 
 
 def _look_after_outbox(options: argparse.Namespace, path: Path) -> int:

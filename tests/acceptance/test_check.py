@@ -17,7 +17,7 @@ from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import PASSWORD, USERNAME, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
-from support import Deploy, Deployment, ListSource, ScriptedSource, arrived, self_signed, wait_for_all
+from support import Deploy, ListSource, ScriptedSource, arrived, deliver_once, self_signed, wait_for_all
 from wires import TlsRelay
 
 # Little enough for any machine that runs tests to have.
@@ -25,7 +25,7 @@ _ROOM = {"STORAGE_MAX_BYTES": "16777216"}
 _SKIPPED = (
     "not checked  Exastro: authentication",
     "not checked  Exastro: the right to the settings",
-    "not checked  settings: the settings and their sources",
+    "not checked  alarms: the setting and its source",
     "not checked  Exastro: the clock, since Exastro's is not known",
 )
 _NO_SETTINGS = _SKIPPED[2]
@@ -74,14 +74,6 @@ def _state(folder: Path) -> dict[str, tuple[bytes, int]]:
         for file in folder.rglob("*")
         if file.is_file()
     }
-
-
-def _run_once(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> None:
-    """Let an agent deliver what there is and end."""
-    agent = deployment.start()
-    wait_for_all(agent, exastro, source)
-    agent.wait_until_delivered()
-    assert agent.terminate() == 0
 
 
 class TestHealthy:
@@ -142,7 +134,7 @@ class TestHealthy:
 
     def test_nothing_is_saved_and_nothing_sent(self, deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
         deployment = deploy(exastro, source.name, **_ROOM)
-        _run_once(deployment, exastro, source)
+        deliver_once(deployment, exastro, source)
         source.add(2)
         folder = deployment.store_file.parent
         before, posts, settings = _state(folder), len(exastro.posts), deployment.settings_file.stat()
@@ -181,10 +173,10 @@ class TestRotation:
     def test_the_agent_after_it_starts_with_the_token_that_was_kept(self, deploy: Deploy, source: ListSource) -> None:
         with DemoExastro([source.row], rotates_tokens=True) as exastro:
             deployment = deploy(exastro, source.name, **_ROOM)
-            _run_once(deployment, exastro, source)
+            deliver_once(deployment, exastro, source)
             assert deployment.run("check").returncode == 0
             source.add(2)
-            _run_once(deployment, exastro, source)
+            deliver_once(deployment, exastro, source)
             assert arrived(exastro, source.name) == source.ids
 
     def test_a_token_that_cannot_be_kept_is_warned_of(self, deploy: Deploy, source: ListSource) -> None:
@@ -194,8 +186,8 @@ class TestRotation:
             0,
             [
                 (
-                    "warning      Exastro: Exastro gave another refresh token in exchange, and there is no store yet "
-                    "to keep it in: the configured one may be used up -- where the agent is refused, issue a new "
+                    "warning      Exastro: Exastro gave another refresh token in exchange, and there is no store that "
+                    "could keep it: the configured one may be used up -- where the agent is refused, issue a new "
                     "token, set EXASTRO_REFRESH_TOKEN, and start the agent first"
                 )
             ],
@@ -585,7 +577,7 @@ def test_settings_that_cannot_be_fetched_are_looked_at_as_they_were(
     deploy: Deploy, exastro: DemoExastro, source: ListSource
 ) -> None:
     deployment = deploy(exastro, source.name, **_ROOM)
-    _run_once(deployment, exastro, source)
+    deliver_once(deployment, exastro, source)
     exastro.settings_faults.append("503")
     done = deployment.run("check")
     assert (done.returncode, _not_ok(_lines(done))[1:]) == (

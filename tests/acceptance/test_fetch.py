@@ -14,7 +14,7 @@ from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
-from support import Deploy, Deployment, ListSource, ScriptedSource, wait_for_all
+from support import Deploy, Deployment, ListSource, ScriptedSource, deliver_once
 
 _AGENT = re.compile(r"python-httpx/[\d.]+")
 
@@ -48,14 +48,6 @@ def _json(deployment: Deployment, *arguments: str, code: int = 0) -> dict[str, A
     assert (done.returncode, done.stderr) == (code, "")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _run_once(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> None:
-    """Let an agent deliver what there is and end."""
-    agent = deployment.start()
-    wait_for_all(agent, exastro, source)
-    agent.wait_until_delivered()
-    assert agent.terminate() == 0
 
 
 def test_request_answer_and_events_are_shown(deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
@@ -101,7 +93,7 @@ def test_request_answer_and_events_are_shown(deploy: Deploy, exastro: DemoExastr
 def test_events_are_those_that_the_agent_delivers(deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
     deployment = deploy(exastro, source.name)
     shown = _json(deployment, source.name)
-    _run_once(deployment, exastro, source)
+    deliver_once(deployment, exastro, source)
     times = {"_exastro_fetched_time": 0, "_exastro_end_time": 3_600}
     delivered = [dict(event.event) for event in exastro.events_of(source.name)]
     assert [event["event"] | times for event in shown["events"]] == [event | times for event in delivered]
@@ -109,7 +101,7 @@ def test_events_are_those_that_the_agent_delivers(deploy: Deploy, exastro: DemoE
 
 def test_nothing_is_saved_and_what_is_known_is_told(deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
     deployment = deploy(exastro, source.name)
-    _run_once(deployment, exastro, source)
+    deliver_once(deployment, exastro, source)
     source.add(1)
     folder = deployment.store_file.parent
     before = {file: file.read_bytes() for file in folder.iterdir()}
@@ -134,7 +126,7 @@ def test_templates_see_what_they_see_in_the_agent(deploy: Deploy) -> None:
         DemoExastro([one.row]) as exastro,
     ):
         deployment = deploy(exastro, one.name, TZ="Asia/Tokyo")
-        _run_once(deployment, exastro, one)
+        deliver_once(deployment, exastro, one)
         exastro.rows[:] = [{**one.row, "PARAMETER": _TEMPLATE}]
         fetched = _json(deployment, one.name)
         since = _json(deployment, one.name, "--since", "2026-01-31T09:00")
@@ -222,7 +214,7 @@ def test_without_exastro_the_setting_is_taken_as_it_was_told_last(
     deploy: Deploy, exastro: DemoExastro, source: ListSource
 ) -> None:
     deployment = deploy(exastro, source.name)
-    _run_once(deployment, exastro, source)
+    deliver_once(deployment, exastro, source)
     assert _json(deployment, source.name)["from"] == "exastro"
     assert _json(deployment, source.name, "--known")["from"] == "store"
     exastro.settings_faults.append("503")
@@ -261,6 +253,19 @@ def test_what_cannot_be_shown_is_told(
     done = deploy(exastro, source.name).run("fetch", *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.splitlines()[-1].endswith(complaint)
+
+
+def test_a_rotated_token_is_kept_where_there_is_a_store(deploy: Deploy, source: ListSource) -> None:
+    with DemoExastro([source.row], rotates_tokens=True) as exastro:
+        deployment = deploy(exastro, source.name)
+        deliver_once(deployment, exastro, source)
+        assert [deployment.run("fetch", source.name).stderr for _ in range(2)] == ["", ""]
+    with DemoExastro([source.row], rotates_tokens=True) as exastro:
+        done = deploy(exastro, source.name).run("fetch", source.name)
+    assert (done.returncode, done.stderr.split(":")[0]) == (
+        0,
+        "Exastro gave another refresh token in exchange, and there is no store that could keep it",
+    )
 
 
 def test_a_mailbox_is_told_in_words(deploy: Deploy, exastro: DemoExastro) -> None:

@@ -76,13 +76,14 @@ async def _check(settings: Settings, report: Report, console: Console, names: Se
     # In a thread, since a volume on a network may let it wait.
     report.add(*await asyncio.to_thread(lambda: list(check_store(settings))))
     kept = Kept(settings.store_path)
-    wanted = tuple(dict.fromkeys(names)) or settings.event_collection_settings_names
+    wanted: Sequence[str] = tuple(dict.fromkeys(names)) or settings.event_collection_settings_names
     exastro = ExastroCheck(settings, kept, report, console.redactor.add)
     rows = await _fetch_rows(exastro, report, wanted)
     if rows is None:
         rows = _known(kept, report)
-    if rows is not None:
-        await _check_settings(settings, report, console, wanted, {wire.name_of(row): row for row in rows})
+        wanted = _among(rows, wanted, report)
+    by_name = {wire.name_of(row): row for row in rows}
+    await _check_settings(settings, report, console, wanted, by_name)
     exastro.report_clock()
 
 
@@ -97,19 +98,26 @@ async def _fetch_rows(exastro: ExastroCheck, report: Report, names: Sequence[str
         return None
 
 
-def _known(kept: Kept, report: Report) -> Sequence[Row] | None:
-    """Return the rows that Exastro told last, to go on with; None where there are none."""
+def _known(kept: Kept, report: Report) -> Sequence[Row]:
+    """Return the rows that Exastro told last, to go on with."""
     try:
         rows = kept.rows()
     except AgentError:
         # The store is told of elsewhere.
         rows = []
-    if not rows:
-        report.add(Finding(Check.SETTING, Text("settings"), State.SKIPPED, Text("the settings and their sources")))
-        return None
-    message = Text("they cannot be fetched now: those that Exastro told last are looked at")
-    report.add(Finding(Check.SETTING, Text("settings"), State.WARNING, message))
+    if rows:
+        message = Text("they cannot be fetched now: those that Exastro told last are looked at")
+        report.add(Finding(Check.SETTING, Text("settings"), State.WARNING, message))
     return rows
+
+
+def _among(rows: Sequence[Row], names: Sequence[str], report: Report) -> Sequence[str]:
+    """Return the names of settings whose rows there are, having told of the others."""
+    there = {wire.name_of(row) for row in rows}
+    for name in names:
+        if name not in there:
+            report.add(Finding(Check.SETTING, name, State.SKIPPED, Text("the setting and its source")))
+    return [name for name in names if name in there]
 
 
 async def _check_settings(

@@ -19,6 +19,13 @@ ANSWER_SECONDS = 15.0
 # A Date header has whole seconds, and some time passes until it is read.
 _CLOCK_SECONDS = 5.0
 
+TOKEN_LOST = Text(
+    "Exastro gave another refresh token in exchange, and there is no store that could keep it: the configured one may "
+    "be used up"
+)
+TOKEN_LOST_ACTION = Text(
+    "where the agent is refused, issue a new token, set EXASTRO_REFRESH_TOKEN, and start the agent first"
+)
 _SUBJECT = "Exastro"
 
 
@@ -44,8 +51,8 @@ class ExastroCheck:
         on_secret = self._on_secret
         async with open_exastro(settings, self._kept, on_secret=on_secret, on_date=self._note_date) as client:
             rows = await self._authenticated(client, names)
-        if self._kept.lost_fact is not None:
-            self._report.add(_token_lost())
+        if self._kept.has_lost_a_fact:
+            self._report.add(Finding(Check.AUTHENTICATION, _SUBJECT, State.WARNING, TOKEN_LOST, TOKEN_LOST_ACTION))
         return rows
 
     def report_clock(self) -> None:
@@ -148,12 +155,3 @@ def _token_action(err: AgentError | TimeoutError) -> Text:
     if reason in (Reason.STORE_DAMAGED, Reason.STORE_FAILED, Reason.STORE_FULL, Reason.STORE_LOCKED):
         return Text("mend the store first")
     return Text("check EXASTRO_URL, and how Exastro and what lies before it are doing")
-
-
-def _token_lost() -> Finding:
-    message = Text(
-        "Exastro gave another refresh token in exchange, and there is no store yet to keep it in: the configured one "
-        "may be used up"
-    )
-    action = Text("where the agent is refused, issue a new token, set EXASTRO_REFRESH_TOKEN, and start the agent first")
-    return Finding(Check.AUTHENTICATION, _SUBJECT, State.WARNING, message, action)

@@ -17,7 +17,7 @@ from ita_ag_oase.agent.roster import Row
 from ita_ag_oase.collection import collection_of
 from ita_ag_oase.commands import hiding
 from ita_ag_oase.commands.console import Colour, Console
-from ita_ag_oase.commands.exastro_check import ANSWER_SECONDS
+from ita_ag_oase.commands.exastro_check import ANSWER_SECONDS, TOKEN_LOST, TOKEN_LOST_ACTION
 from ita_ag_oase.commands.kept import Kept
 from ita_ag_oase.commands.source_check import remedy_for
 from ita_ag_oase.errors import AgentError, ExastroUnavailable, Reason, SettingInvalid
@@ -39,7 +39,7 @@ from ita_ag_oase.model import (
     RequestMethod,
 )
 from ita_ag_oase.observability.logs import configure
-from ita_ag_oase.settings import Settings, load
+from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.imap_server import server_of
 from ita_ag_oase.store.saving import as_delivered
 from ita_ag_oase.text import Text, counted
@@ -75,21 +75,20 @@ class _Found:
     error: AgentError | None = None
 
 
-def fetch(console: Console, wish: Wish, *, as_json: bool) -> int:
+def fetch(console: Console, settings: Settings, wish: Wish, *, as_json: bool) -> int:
     """Print one poll of a setting's source; return 1 where it fails, else 0.
 
-    Raises ConfigError, and other errors where there is no setting to poll with.
+    Raises ConfigError for a CA file without a certificate, and other errors where there is no setting to poll with.
     """
     configure(level="ERROR", zone=None, redactor=console.redactor, stream=sys.stderr)
-    settings = load()
-    for secret in settings.secrets:
-        console.redactor.add(secret)
     return asyncio.run(_fetch(console, settings, wish, as_json=as_json))
 
 
 async def _fetch(console: Console, settings: Settings, wish: Wish, *, as_json: bool) -> int:
     kept = Kept(settings.store_path)
     row, origin = await _find_row(console, settings, kept, wish)
+    if kept.has_lost_a_fact:
+        console.warn(Text("{what} -- {action}", what=TOKEN_LOST, action=TOKEN_LOST_ACTION))
     setting = wire.setting_of(row, SecretColumns(settings.exastro_organization_id, settings.exastro_workspace_id))
     for secret in setting.secrets:
         console.redactor.add(secret)

@@ -14,13 +14,12 @@ from ita_ag_oase.store.registry import KNOWN_ROWS
 class Kept:
     """A store that an agent may be using, or the place where there is none yet.
 
-    All methods raise StoreUnavailable and StoreDamaged. `lost_fact` is the name of the fact that could not be kept for
-    want of a store.
+    All methods raise StoreUnavailable and StoreDamaged. `has_lost_a_fact` tells that one could not be kept.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.lost_fact: str | None = None
+        self.has_lost_a_fact = False
 
     @property
     def is_there(self) -> bool:
@@ -53,11 +52,10 @@ class Kept:
         return await asyncio.to_thread(self._fact, name) if self.is_there else None
 
     async def keep_fact(self, name: str, value: bytes) -> None:
-        """Keep bytes under a name, where there is a store."""
-        if not self.is_there:
-            self.lost_fact = name
-            return
+        """Keep bytes under a name; no store is made for that."""
+        self.has_lost_a_fact = True
         await asyncio.to_thread(self._keep_fact, name, value)
+        self.has_lost_a_fact = False
 
     def _fact(self, name: str) -> bytes | None:
         with StoreAccess(self._path) as store:

@@ -225,7 +225,7 @@ async def _ask_proxy(
         user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}")
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    status = (await reader.readline()).decode("latin-1").strip()
+    status = (await reader.readline()).decode("latin-1").strip()[:_WORDS]
     if status.split(" ")[1:2] != ["200"]:
         raise NoWay(Text("the proxy refused the way to {place} ({why})", place=destination.place, why=status))
     for _ in range(_ANSWER_LINES):
