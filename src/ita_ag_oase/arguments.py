@@ -2,7 +2,9 @@
 
 import argparse
 import gettext
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,37 @@ if TYPE_CHECKING:
 
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
+_EPOCH = re.compile(r"\d{1,12}(\.\d+)?", re.ASCII)
+
 _EPILOG = Text("""\
 examples:
   ita-ag-oase                     run the agent, configured by the environment
   ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
+  ita-ag-oase check               see whether the agent could do its work with its configuration
+  ita-ag-oase fetch NAME          poll the source of a setting once and show what happens
   ita-ag-oase verify              check the store
   ita-ag-oase outbox              show what waits for delivery and what is parked
 
 Every variable is described in docs/configuration.md.
+""")
+
+_CHECK_EPILOG = Text("""\
+examples:
+  ita-ag-oase check                  look at everything
+  ita-ag-oase check alarms mails     look at these settings only
+  ita-ag-oase check --json
+
+It can be used before the agent is started and beside it: it sends no event and saves nothing, but for a refresh token
+that Exastro gives in exchange for the kept one. The exit code is 1 where something has failed; warnings leave it at 0.
+""")
+
+_FETCH_EPILOG = Text("""\
+examples:
+  ita-ag-oase fetch alarms                         ask from where the agent would ask next
+  ita-ag-oase fetch alarms --since 2026-01-31T09:00
+  ita-ag-oase fetch alarms --events 10 --json
+
+Nothing is saved: the next poll of the agent gets the same. Secrets are hidden; the events are your users' data.
 """)
 
 _OUTBOX_EPILOG = Text("""\
@@ -79,6 +104,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "verify", parents=[where, form], help=_told(Text("check the store and the ledger of each setting"))
     )
+    _add_check(commands, form)
+    _add_fetch(commands, form)
     _add_outbox(commands, where, form)
     return parser
 
@@ -92,6 +119,39 @@ def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]
     form = argparse.ArgumentParser(add_help=False)
     form.add_argument("--json", action="store_true", default=unset, help=_told(Text("print JSON")))
     return where, form
+
+
+def _add_check(commands: "_Commands", form: argparse.ArgumentParser) -> None:
+    checking = commands.add_parser(
+        "check",
+        parents=[form],
+        help=_told(Text("see whether the agent could do its work: configuration, store, Exastro, each source, clock")),
+        epilog=_told(_CHECK_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = _told(Text("only these settings (otherwise those of EVENT_COLLECTION_SETTINGS_NAMES)"))
+    checking.add_argument("names", metavar="NAME", nargs="*", type=_text, help=names)
+
+
+def _add_fetch(commands: "_Commands", form: argparse.ArgumentParser) -> None:
+    fetching = commands.add_parser(
+        "fetch",
+        parents=[form],
+        help=_told(
+            Text("poll the source of a setting once and show what was sent, what came, and what would be delivered")
+        ),
+        epilog=_told(_FETCH_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fetching.add_argument("name", metavar="NAME", type=_text, help=_told(Text("the name of the setting")))
+    shown = fetching.add_mutually_exclusive_group()
+    first = _told(Text("show the first N events (otherwise 3)"))
+    shown.add_argument("--events", type=_count, metavar="N", default=3, help=first)
+    shown.add_argument("--all", action="store_true", help=_told(Text("show all events")))
+    known = _told(Text("take the setting as Exastro told it last"))
+    fetching.add_argument("--known", action="store_true", help=known)
+    since = _told(Text("ask as if the last poll had been then: epoch seconds, or a time such as 2026-01-31T09:00"))
+    fetching.add_argument("--since", type=_moment, metavar="TIME", help=since)
 
 
 def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
@@ -162,6 +222,22 @@ def _text(text: str) -> str:
         what = Text("{given!r} is no text: write it in UTF-8", given=text)
         raise argparse.ArgumentTypeError(_told(what)) from err
     return text
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        what = Text("{given!r} is no whole number of 0 or more", given=text)
+        raise argparse.ArgumentTypeError(_told(what))
+    return int(text)
+
+
+def _moment(text: str) -> datetime:
+    """Return a time, aware unless it leaves its zone open."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC) if _EPOCH.fullmatch(text) else datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError) as err:
+        what = Text("{given!r} is no time: write epoch seconds, or a time such as 2026-01-31T09:00", given=text)
+        raise argparse.ArgumentTypeError(_told(what)) from err
 
 
 def _positive(text: str) -> float:

@@ -90,6 +90,40 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes: a host and its port, whether TLS is spoken from the first byte, and the proxy between.
+
+    `proxy` is a URL. `starts_tls` tells that encryption is asked for in the protocol's own words (STARTTLS).
+    """
+
+    host: str
+    port: int
+    is_encrypted: bool
+    starts_tls: bool = False
+    proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Host and port, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request as it was sent to a source, secrets included, and the head of its answer.
+
+    `status` and `content_type` are None where no answer came, or where the answer does not tell.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+    status: int | None
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """A source's answer: JSON text, in UTF-8 or else in the character set that the source named."""
 
@@ -161,6 +195,14 @@ class Saved:
     def __add__(self, other: "Saved") -> "Saved":
         """Return the sums."""
         return Saved(self.new + other.new, self.known + other.known, self.repeated + other.repeated)
+
+
+class EventFate(StrEnum):
+    """What becomes of an event of a poll that is saved."""
+
+    NEW = "new"
+    KNOWN = "known"
+    REPEATED = "repeated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ class Console:
         """Print lines on stdout."""
         print(self.painted(self._lines(what), colour), file=self.out)
 
+    def say_behind(self, mark: str, what: Told | str) -> None:
+        """Print lines on stdout behind a mark, which may be painted."""
+        print(f"{mark}{self._lines(what)}", file=self.out)
+
     def warn(self, what: Told | str) -> None:
         """Print lines on stderr."""
         print(self._lines(what), file=self.err)

@@ -24,6 +24,11 @@ def pairs(facts: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{_padded(name, width, to_right=False)}  {printable(told)}" for name, told in facts)
 
 
+def to_width(text: str, width: int) -> str:
+    """Return text with blanks behind it, so that it takes this many columns at least."""
+    return _padded(text, width, to_right=False)
+
+
 def printable(text: str) -> str:
     """Return text that stays on its line and does nothing to a terminal."""
     return "".join(character if _is_harmless(character) else "\ufffd" for character in text)

@@ -61,10 +61,18 @@ def identity_in(fact_name: str, value: bytes) -> tuple[int, str, str] | None:
 
 def cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor:
     """Return how far a registered setting has been collected."""
-    last_fetched_time, last_event, position = connection.execute(
+    found = find_cursor(connection, setting_id)
+    if found is None:
+        raise LookupError(f"setting {setting_id} was never registered")
+    return found
+
+
+def find_cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor | None:
+    """Return how far a setting has been collected; None for one that was never registered."""
+    row = connection.execute(
         "SELECT last_fetched_time, last_event, position FROM settings WHERE id = ?", (setting_id,)
     ).fetchone()
-    return Cursor(last_fetched_time=last_fetched_time, last_event=last_event, position=position)
+    return Cursor(last_fetched_time=row[0], last_event=row[1], position=row[2]) if row else None
 
 
 def fact(connection: sqlite3.Connection, name: str) -> bytes | None:

@@ -2,13 +2,14 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
+from typing_extensions import Buffer
 
-from ita_ag_oase.model import Collection, Event, Labels, Saved
+from ita_ag_oase.model import Collection, Event, EventFate, Labels, Saved
 from ita_ag_oase.store.pieces import write_piece
 
 DIGEST_BYTES = 16
@@ -69,6 +70,51 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
     return saved
 
 
+def as_delivered(event: Event, labels: Labels) -> bytes:
+    """Return the JSON that Exastro gets of an event."""
+    return _labelled(event, _label_bytes(labels), has_event_id=labels.has_event_id)
+
+
+def fates(connection: sqlite3.Connection, setting_id: str, events: Sequence[Event]) -> list[EventFate]:
+    """Return what `save` would make of each event of a poll, without saving anything."""
+    row = connection.execute("SELECT number, unusable FROM settings WHERE id = ?", (setting_id,)).fetchone()
+    number, unusable = row or (None, b"")
+    unusable_before = _digests_in(unusable)
+    seen: set[bytes] = set()
+    found = []
+    for chunk in _chunks(events):
+        digests = {event.id: digest(event.id) for event in chunk if not event.is_serial}
+        seen.update(_look_up(connection, number, list(digests.values())))
+        for event in chunk:
+            if event.is_serial:
+                found.append(_fate_of_serial(event, unusable_before))
+                continue
+            key = digests[event.id]
+            found.append(EventFate.KNOWN if key in seen else EventFate.NEW)
+            seen.add(key)
+    return found
+
+
+def _fate_of_serial(event: Event, unusable_before: frozenset[bytes]) -> EventFate:
+    if event.unavailable is None or _content_digest(event.raw, event.unavailable) not in unusable_before:
+        return EventFate.NEW
+    return EventFate.REPEATED
+
+
+def _look_up(connection: sqlite3.Connection, setting: int | None, digests: list[bytes]) -> dict[bytes, int]:
+    """Return those of at most 500 digests that are remembered, with the time when each was last seen."""
+    padding = [None] * (_LOOKUP_SIZE - len(digests))
+    return dict(connection.execute(_LOOKUP, (setting, *digests, *padding)))
+
+
+def _content_digest(raw: Buffer, unavailable: str) -> bytes:
+    return blake2b(raw, digest_size=DIGEST_BYTES, key=unavailable.encode()[:64]).digest()
+
+
+def _digests_in(joined: bytes) -> frozenset[bytes]:
+    return frozenset(joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
+
+
 def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:
     rest = iter(events)
     while chunk := list(itertools.islice(rest, _LOOKUP_SIZE)):
@@ -103,9 +149,7 @@ class _Filter:
         self._setting = setting
         self._now = now
         self._aged = now - retention_seconds // _REFRESH_PART
-        self._unusable_before = frozenset(
-            unusable[start : start + DIGEST_BYTES] for start in range(0, len(unusable), DIGEST_BYTES)
-        )
+        self._unusable_before = _digests_in(unusable)
         self._unusable_now: set[bytes] = set()
 
     @property
@@ -131,8 +175,7 @@ class _Filter:
         return new
 
     def _look_up(self, digests: list[bytes]) -> dict[bytes, int]:
-        padding = [None] * (_LOOKUP_SIZE - len(digests))
-        seen = dict(self._connection.execute(_LOOKUP, (self._setting, *digests, *padding)))
+        seen = _look_up(self._connection, self._setting, digests)
         aged = [key for key, last_seen in seen.items() if last_seen < self._aged]
         self._connection.executemany(
             "UPDATE ids SET last_seen = ? WHERE setting = ? AND digest = ?",
@@ -149,7 +192,7 @@ class _Filter:
     def _is_usable_or_changed(self, event: Event) -> bool:
         if event.unavailable is None:
             return True
-        content = blake2b(event.raw, digest_size=DIGEST_BYTES, key=event.unavailable.encode()[:64]).digest()
+        content = _content_digest(event.raw, event.unavailable)
         self._unusable_now.add(content)
         if content in self._unusable_before:
             self.repeated += 1
