@@ -65,6 +65,7 @@ class Agent:
                 max_events=self._settings.batch_max_events,
                 max_bytes=self._settings.batch_max_bytes,
                 now=timekeeper.clock.now,
+                redact=self._redactor.redact,
             )
             self._tell_started(await store.waiting_events())
             delivering = asyncio.create_task(self._deliver(delivery), name="deliver")

@@ -89,7 +89,7 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
                 print("nothing was dropped", file=sys.stderr)
                 return 1
         # What came into the outbox or changed since then was not asked about.
-        return _report("dropped", store.drop(choice, among=frozenset(groups)), as_json=as_json)
+        return _report("dropped", store.drop(choice, int(clock.now()), among=frozenset(groups)), as_json=as_json)
 
 
 def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:

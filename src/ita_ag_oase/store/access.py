@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from ita_ag_oase.model import GroupChoice, OutboxGroup, OutboxSummary, Tally, Verification
-from ita_ag_oase.store import ledger, triage
+from ita_ag_oase.model import EventLife, GroupChoice, OutboxGroup, OutboxSummary, Tally, Verification
+from ita_ag_oase.store import history, ledger, triage
 from ita_ag_oase.store.database import translated
 from ita_ag_oase.store.schema import connect_to_existing, transaction
 
@@ -55,13 +55,18 @@ class StoreAccess:
         with translated(self._path), transaction(self._connection):
             return triage.retry(self._connection, choice, now)
 
-    def drop(self, choice: GroupChoice, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
+    def drop(self, choice: GroupChoice, now: int, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
         """Take groups out for good, but none in flight, and where `among` is given only those that are still so.
 
         Not by number, since a new group gets that of one that is gone.
         """
         with translated(self._path), transaction(self._connection):
-            return triage.drop(self._connection, choice, among)
+            return triage.drop(self._connection, choice, now, among)
+
+    def lives(self, event_id: str, setting_name: str | None = None) -> list[EventLife]:
+        """Return what is known of the events of an id, one for each setting that has seen it."""
+        with self._snapshot() as connection:
+            return history.lives(connection, event_id, setting_name)
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
