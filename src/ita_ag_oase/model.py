@@ -393,8 +393,17 @@ class Ledger:
     @property
     def is_new_balanced(self) -> bool:
         """Whether it is known of every new event what became of it."""
+        return self.new == self._found_again
+
+    @property
+    def imbalance(self) -> int:
+        """By how many events the two sides of it differ; 0 where it is balanced."""
+        return abs(self.seen - self.new - self.known - self.repeated) + abs(self.new - self._found_again)
+
+    @property
+    def _found_again(self) -> int:
         done = self.delivered + self.already_saved + self.dropped + self.lost
-        return self.new == self.waiting + self.parked + done
+        return self.waiting + self.parked + done
 
     @property
     def is_balanced(self) -> bool:

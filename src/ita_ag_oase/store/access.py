@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from ita_ag_oase.model import EventLife, GroupChoice, OutboxGroup, OutboxSummary, Tally, Verification
-from ita_ag_oase.store import history, ledger, triage
+from ita_ag_oase.store import figures, history, ledger, triage
 from ita_ag_oase.store.database import translated
+from ita_ag_oase.store.figures import Figures
 from ita_ag_oase.store.schema import connect_to_existing, transaction
 
 
@@ -34,6 +35,11 @@ class StoreAccess:
         """Return what is wrong with the store, and the ledgers as far as they can be read."""
         with self._snapshot() as connection:
             return ledger.verify(connection, self._path)
+
+    def figures(self) -> Figures:
+        """Return what the store holds, in figures."""
+        with self._snapshot() as connection:
+            return figures.figures(connection, self._path)
 
     def summary(self) -> list[OutboxSummary]:
         """Return how much of the outbox is in which state and why, by setting."""

@@ -23,16 +23,16 @@ def verify(connection: sqlite3.Connection, path: Path) -> Verification:
 
     Raises StoreUnavailable where the file cannot be read for another reason than damage.
     """
-    ledgers: list[Ledger] = []
+    found: list[Ledger] = []
 
     def balances(connection: sqlite3.Connection) -> Iterator[str]:
-        for ledger in _ledgers(connection):
-            ledgers.append(ledger)
+        for ledger in ledgers(connection):
+            found.append(ledger)
             yield from _imbalances(ledger)
 
     checks = (_integrity, balances, _groups_alone, _counts, _pieces)
     findings = [finding for check in checks for finding in _until_damage(connection, path, check)]
-    return Verification(tuple(ledgers), tuple(dict.fromkeys(findings)))
+    return Verification(tuple(found), tuple(dict.fromkeys(findings)))
 
 
 def _until_damage(
@@ -51,13 +51,18 @@ def _integrity(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the file is damaged ({'; '.join(text.splitlines())}): {_RESTART}"
 
 
-def _ledgers(connection: sqlite3.Connection) -> Iterator[Ledger]:
+def ledgers(connection: sqlite3.Connection) -> Iterator[Ledger]:
+    """Return the ledger of each setting ever seen, by name."""
     # Numbers whatever the disk made of them, so that they can be compared.
     counts = ", ".join(f"CAST(coalesce({column}, 0) AS INTEGER) AS {column}" for column in _LEDGER_COLUMNS)
-    held = "SELECT coalesce(sum(event_count), 0) FROM groups WHERE setting = settings.number AND parked_reason IS"
+    # One pass over the groups, since there may be as many settings as groups.
+    held = (
+        "SELECT setting, sum(iif(parked_reason IS NULL, event_count, 0)) AS waiting,"
+        " sum(iif(parked_reason IS NULL, 0, event_count)) AS parked FROM groups GROUP BY setting"
+    )
     query = (
-        f"SELECT CAST(name AS TEXT) AS setting_name, ({held} NULL) AS waiting, ({held} NOT NULL) AS parked, {counts}"  # noqa: S608
-        " FROM settings ORDER BY name, number"
+        "SELECT CAST(name AS TEXT) AS setting_name, coalesce(waiting, 0) AS waiting, coalesce(parked, 0) AS parked,"  # noqa: S608
+        f" {counts} FROM settings LEFT JOIN ({held}) held ON held.setting = settings.number ORDER BY name, number"
     )
     rows = connection.execute(query)
     names = [column[0] for column in rows.description]

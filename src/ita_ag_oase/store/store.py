@@ -233,6 +233,10 @@ class Store:
         limits = registry.Retention(self._limits.id_retention_seconds, history.most_rows(self._max_bytes))
         return await self._run(lambda connection: registry.purge(connection, limits, now))
 
+    async def answer(self) -> None:
+        """Return once the thread that writes has come to it: that it is at work."""
+        await self._database.run(lambda _: None)
+
     async def waiting_events(self) -> int:
         """Return how many events wait for delivery."""
         return await self._run(registry.waiting_events)
