@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ita_ag_oase import clock
-from ita_ag_oase.commands.tables import age, printable, table
+from ita_ag_oase.commands.tables import printable, table
 from ita_ag_oase.model import GroupChoice, OutboxGroup, OutboxSummary, Tally
+from ita_ag_oase.observability.words import age
 from ita_ag_oase.store.access import StoreAccess
 from ita_ag_oase.store.pieces import events_in
 
@@ -199,13 +200,13 @@ def _facts_of_summary(summary: OutboxSummary, now: int) -> dict[str, Any]:
 
 
 def _row_of_group(group: OutboxGroup, now: int) -> tuple[str | int, ...]:
-    how_old = age(now - group.since)
+    how_old = str(age(now - group.since))
     return str(group.key), group.state, group.event_count, group.byte_count, how_old, group.reason or ""
 
 
 def _row_of_summary(summary: OutboxSummary, now: int) -> tuple[str | int, ...]:
     counts = summary.group_count, summary.event_count, summary.byte_count
-    how_old = age(now - summary.oldest)
+    how_old = str(age(now - summary.oldest))
     return summary.setting_name, summary.state, *counts, how_old, summary.reason or ""
 
 

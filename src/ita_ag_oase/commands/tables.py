@@ -1,9 +1,7 @@
-"""Plain text for people: aligned tables and rough ages."""
+"""Plain text for people: aligned tables."""
 
 import unicodedata
 from collections.abc import Sequence
-
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
@@ -18,14 +16,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
         for line in (headings, *cells)
     ]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def age(seconds: int) -> str:
-    """Return a duration in its greatest whole unit, such as `3 min`."""
-    for unit, name in _UNITS:
-        if seconds >= unit:
-            return f"{seconds // unit} {name}"
-    return f"{max(seconds, 0)} s"
 
 
 def printable(text: str) -> str:
