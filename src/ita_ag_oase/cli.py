@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ita_ag_oase import __version__
+from ita_ag_oase.text import Text
 
 if TYPE_CHECKING:
+    from ita_ag_oase.commands.console import Console
     from ita_ag_oase.model import GroupChoice, GroupKey
     from ita_ag_oase.observability.logs import Redactor
+    from ita_ag_oase.settings import Settings
 
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
@@ -30,6 +33,8 @@ _EPILOG = """\
 examples:
   ita-ag-oase                     run the agent, configured by the environment
   ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
+  ita-ag-oase status              show how the agent is doing
+  ita-ag-oase explain 4711        show what became of an event, by its id
   ita-ag-oase verify              check the store
   ita-ag-oase outbox              show what waits for delivery and what is parked
 
@@ -47,6 +52,27 @@ examples:
 KEY is SETTING@FETCHED_TIME, as `list --keys` and the log line batch_parked show them. All of these work while the
 agent runs; run them as its user.
 """
+
+_EXPLAIN_EPILOG = Text("""\
+examples:
+  ita-ag-oase explain 4711
+  ita-ag-oase explain "<20261124.1@mail.example>" --setting mails
+  ita-ag-oase explain 1700000000123456 --json
+
+ID is the event's id as its source writes it, its _exastro_oase_event_id, or a mail's Message-ID. It works while the
+agent runs and while it does not. Exit code 1: nothing is known of such an event.
+""")
+
+_STATUS_EPILOG = Text("""\
+examples:
+  ita-ag-oase status
+  ita-ag-oase status --json
+  ita-ag-oase status --store /storage/org/ws/sqlite/ag_oase_agent.sqlite3
+
+The agent is asked at STATUS_ADDRESS and STATUS_PORT; with --store, and where it does not answer, its store tells.
+Exit code 0: all is well. 1: the agent does not run, or something needs a person: a source or Exastro fails, events are
+parked or have waited for long, the store is nearly full, or the ledger does not balance.
+""")
 
 _EXPORT = "write parked events to a file, a line of JSON each"
 _EXPORT_DESCRIPTION = (
@@ -66,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ita_ag_oase.demo.show import show
 
         return show(seconds=options.seconds)
-    if options.command in ("verify", "outbox"):
+    if options.command in ("verify", "outbox", "explain", "status"):
         return _guarded(lambda redactor: _look_after(options, redactor))
     return _guarded(_serve, failed="the agent cannot go on: ")
 
@@ -96,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     where, form = _common_options()
     commands.add_parser("verify", parents=[where, form], help="check the store and the ledger of each setting")
     _add_outbox(commands, where, form)
+    _add_explain(commands, where, form)
+    _add_status(commands, where, form)
     return parser
 
 
@@ -140,6 +168,33 @@ def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: arg
         )
     for parser in (dropping, exporting):
         parser.add_argument("--waiting", action="store_true", help="groups that wait for delivery, too")
+
+
+def _add_explain(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    explaining = commands.add_parser(
+        "explain",
+        parents=[where, form],
+        help=str(Text("show the life of an event: when it was seen and offered, and what became of it")),
+        epilog=str(_EXPLAIN_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explaining.add_argument("id", metavar="ID", type=_text, help=str(Text("the event's id")))
+    explaining.add_argument(
+        "--setting",
+        metavar="NAME",
+        type=_text,
+        help=str(Text("only the event of this setting, where several have one")),
+    )
+
+
+def _add_status(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    commands.add_parser(
+        "status",
+        parents=[where, form],
+        help=str(Text("show how the agent is doing, and whether something needs a person")),
+        epilog=str(_STATUS_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _key(text: str) -> "GroupKey":
@@ -211,9 +266,9 @@ def _look_after(options: argparse.Namespace, redactor: "Redactor") -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding has no characters for is shown all the same.
         sys.stdout.reconfigure(errors="backslashreplace")
-    path = options.store or _configured_store(redactor)
+    settings = None if options.store else _configuration(redactor)
     try:
-        code = _looked_after(options, path)
+        code = _looked_after(options, settings, redactor)
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as err:
@@ -230,21 +285,38 @@ def _give_stdout_up() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _looked_after(options: argparse.Namespace, path: Path) -> int:
+def _looked_after(options: argparse.Namespace, settings: "Settings | None", redactor: "Redactor") -> int:
+    path = settings.store_path if settings else options.store
     if options.command == "verify":
         from ita_ag_oase.commands.verify import verify
 
         return verify(path, as_json=options.json)
+    if options.command == "explain":
+        from ita_ag_oase.commands.explain import explain
+
+        return explain(_console(redactor), path, options.id, setting_name=options.setting, as_json=options.json)
+    if options.command == "status":
+        from ita_ag_oase.commands.status import show
+
+        return show(_console(redactor), path, settings, as_json=options.json)
     return _look_after_outbox(options, path)
 
 
-def _configured_store(redactor: "Redactor") -> Path:
+def _console(redactor: "Redactor") -> "Console":
+    from ita_ag_oase.commands.console import Console
+    from ita_ag_oase.observability.language import translations
+    from ita_ag_oase.settings import find_language
+
+    return Console(translations(find_language()), redactor)
+
+
+def _configuration(redactor: "Redactor") -> "Settings":
     from ita_ag_oase.settings import load
 
     settings = load()
     for secret in settings.secrets:
         redactor.add(secret)
-    return settings.store_path
+    return settings
 
 
 def _look_after_outbox(options: argparse.Namespace, path: Path) -> int:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ita_ag_oase import clock
-from ita_ag_oase.commands.tables import printable, table
+from ita_ag_oase.commands.tables import moment, printable, table
 from ita_ag_oase.model import GroupChoice, OutboxGroup, OutboxSummary, Tally
 from ita_ag_oase.observability.words import age
 from ita_ag_oase.store.access import StoreAccess
@@ -234,11 +234,8 @@ def _print_group(group: OutboxGroup, contents: list[tuple[str, bytes]]) -> None:
 def _time(seconds: int | None) -> str:
     if seconds is None:
         return "-"
-    try:
-        return f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
-    except (ValueError, OverflowError, OSError):
-        # Of a damaged file, or of a stock agent's store: no year of the calendar.
-        return str(seconds)
+    told = moment(seconds)
+    return told if told == str(seconds) else f"{seconds} ({told})"
 
 
 def _amount(tally: Tally) -> str:

@@ -1,7 +1,9 @@
-"""Plain text for people: aligned tables."""
+"""Plain text for people: aligned tables, and times."""
 
 import unicodedata
 from collections.abc import Sequence
+
+from ita_ag_oase import clock
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
@@ -16,6 +18,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
         for line in (headings, *cells)
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def moment(seconds: int) -> str:
+    """Return a time as the clock on the wall tells it; one that is in no calendar as it is."""
+    try:
+        return f"{clock.local(seconds, None):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        # Of a damaged file, or of a stock agent's store.
+        return str(seconds)
 
 
 def printable(text: str) -> str:
