@@ -4,6 +4,7 @@ import http.client
 import operator
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def show(console: Console, path: Path, settings: Settings | None, *, as_json: bo
     told = _ask(settings, path) if settings and settings.status_port else None
     agent = Agent.RUNNING if told else _agent_at(path)
     status = told or _by_store(path, settings)
-    verdict = judge(status) if told else _verdict(agent, judge(status), settings)
+    verdict = judge(status) if told else _verdict(agent, status, settings)
     if as_json:
         console.json(_facts(console, agent, status, verdict))
     else:
@@ -166,9 +167,12 @@ def _store(path: Path, figures: Figures, settings: Settings | None) -> StoreStat
     )
 
 
-def _verdict(agent: Agent, by_store: Verdict, settings: Settings | None) -> Verdict:
-    """Return the verdict on an agent that does not tell of itself, given that on its store."""
-    findings = by_store.findings
+def _verdict(agent: Agent, status: Status, settings: Settings | None) -> Verdict:
+    """Return the verdict on an agent that does not tell of itself."""
+    if agent is Agent.STOPPED and status.outbox:
+        # What waits does so for want of an agent.
+        status = replace(status, outbox=replace(status.outbox, oldest_age_seconds=None))
+    findings = judge(status).findings
     if agent is Agent.STOPPED:
         action = Text("Start it. Until then events wait where they are: in their sources, and in the outbox.")
         stopped = Finding(Place.AGENT, Level.BAD, Text("The agent does not run."), (action,))
