@@ -11,7 +11,7 @@ import pytest
 
 from exactly_once import Bench, usable
 from ita_ag_oase.delivery import Delivery
-from ita_ag_oase.errors import ExastroUnavailable
+from ita_ag_oase.errors import ExastroUnavailable, StoreDamaged
 from ita_ag_oase.model import Event, EventLife, GroupChoice, GroupState, Outcome
 from ita_ag_oase.store import history
 from ita_ag_oase.store.access import StoreAccess
@@ -309,6 +309,17 @@ class TestDamage:
         await bench.deliver_all()
         found = life(bench, 2)
         assert (found.first_poll, told(found)) == (START + 5, [])
+
+    async def test_an_event_whose_group_lost_a_part_is_found_where_it_is_now(self, tmp_path: Path) -> None:
+        async with Bench(tmp_path, batch_bytes=1_000_000) as bench:
+            await bench.poll("n1", [usable(number, text="x" * 70_000) for number in range(3)])
+            await self.mend(bench, "DELETE FROM pieces WHERE id = (SELECT min(id) FROM pieces)")
+            assert told(life(bench, 2)) == [(GroupState.WAITING, 0, 0, 2, 2, 0, None)]
+
+    async def test_a_word_that_the_disk_changed_is_told_as_damage(self, bench: Bench) -> None:
+        await bench.query("UPDATE history SET outcome = 'delivered!'")
+        with pytest.raises(StoreDamaged, match="'delivered!' is nothing that becomes of a group"):
+            lives(bench, "first")
 
 
 async def test_a_clock_that_is_followed_moves_what_is_told_with_it(bench: Bench) -> None:

@@ -101,13 +101,13 @@ async def test_json_tells_the_same(bench: Bench) -> None:
     code, out = ask(bench, as_json=True)
     told = json.loads(out)
     findings = [(finding["place"], finding["level"]) for finding in told["findings"]]
-    sources = [(source["name"], source["ledger"]["waiting"]) for source in told["sources"]]
+    sources = [(source["name"], source["ledger"]["waiting"], len(source)) for source in told["sources"]]
     assert (code, told["state"], told["level"], findings, sources, told["ledger_imbalance"], told.keys()) == (
         1,
         "stopped",
         "bad",
         [("agent", "bad"), ("outbox", "doubtful")],
-        [("n1", 1), ("n2", 0)],
+        [("n1", 1, 4), ("n2", 0, 4)],
         0,
         {"state", "level", "findings", "sources", "outbox", "store", "ledger_imbalance"},
     )

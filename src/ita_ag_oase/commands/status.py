@@ -50,8 +50,10 @@ _HEADINGS = (
     Text("parked"),
     Text("error"),
 )
-# Which of these a store tells by itself.
+# Which of these, and of what the agent tells, a store tells by itself.
 _OF_STORE = operator.itemgetter(1, 3, 4, 5, 6)
+_PARTS_OF_STORE = ("outbox", "store", "ledger_imbalance")
+_FACTS_OF_STORE = ("name", "last_success", "lag_seconds", "ledger")
 _NOT_KNOWN = Text("not known")
 
 
@@ -300,15 +302,11 @@ def _ledger_in_words(imbalance: int | None) -> Text:
 def _facts(console: Console, agent: Agent, status: Status, verdict: Verdict) -> dict[str, Any]:
     """Return the parts of /status.json that are known, with the verdict."""
     known = msgspec.to_builtins(status, enc_hook=console.told)
-    parts = ("sources", "outbox", "store", "ledger_imbalance")
-    if agent is Agent.RUNNING:
-        parts = tuple(known)
-    return {
-        "state": agent,
-        "level": str(verdict.level),
-        "findings": [_facts_of_finding(console, finding) for finding in verdict.findings],
-        **{part: known[part] for part in parts},
-    }
+    if agent is not Agent.RUNNING:
+        sources = [{fact: source[fact] for fact in _FACTS_OF_STORE} for source in known["sources"]]
+        known = {part: known[part] for part in _PARTS_OF_STORE} | {"sources": sources}
+    findings = [_facts_of_finding(console, finding) for finding in verdict.findings]
+    return {"state": agent, "level": str(verdict.level), "findings": findings, **known}
 
 
 def _facts_of_finding(console: Console, finding: Finding) -> dict[str, Any]:

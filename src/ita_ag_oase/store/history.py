@@ -7,12 +7,13 @@ has of those that are gone, know which numbers they hold; so an event costs noth
 import itertools
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from ita_ag_oase.model import EventLife, GroupKey, GroupRecord, GroupState, Outcome
+from ita_ag_oase.store.database import corrupt
 from ita_ag_oase.store.pieces import PIECE_COLUMNS, origins_in
 from ita_ag_oase.store.saving import digest
 
@@ -22,7 +23,7 @@ _MOST_ROWS, _ROW_BYTES, _PART = 200_000, 128, 8
 # A count of microseconds since the epoch, such as one of this century.
 _SERIAL_ID = re.compile(r"[0-9]{16}", re.ASCII)
 _MICROSECONDS = 1_000_000
-_STATES = {str(state): state for state in (*GroupState, *Outcome)}
+_STATES: Mapping[str, GroupState | Outcome] = {str(state): state for state in (*GroupState, *Outcome)}
 
 # How a group stands in the outbox.
 STATE = (
@@ -215,7 +216,13 @@ def _records(
             offers=offers,
             first_offer=first_offer,
             latest_offer=latest_offer,
-            state=_STATES[state],
+            state=_known_state(state),
             time=time,
             answer=answer,
         )
+
+
+def _known_state(text: str) -> GroupState | Outcome:
+    if text not in _STATES:
+        raise corrupt(f"{text!r} is nothing that becomes of a group")
+    return _STATES[text]

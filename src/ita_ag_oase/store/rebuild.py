@@ -28,7 +28,7 @@ class _Rebuild:
         self._new = new
         self._agent_name = agent_name
         self._now = now
-        self._made_anew: list[tuple[int, int]] = []
+        self._changed_polls: frozenset[tuple[int, int]] = frozenset()
 
     def all(self) -> Repair:
         self._take_facts()
@@ -122,7 +122,6 @@ class _Rebuild:
             if origin is None:
                 self._new.execute("DELETE FROM pieces WHERE group_number = ?", (number,))
                 continue
-            setting = self._setting_of(origin)
             poll, first_event = self._new.execute(
                 "SELECT poll, first_event + event_count FROM groups WHERE number < ? ORDER BY number DESC LIMIT 1",
                 (number,),
@@ -130,9 +129,8 @@ class _Rebuild:
             self._new.execute(
                 "INSERT INTO groups (number, setting, poll, first_event, agent_name, fetched_time, event_count,"
                 " byte_count) SELECT ?, number, ?, ?, coalesce(saved_as, ?), ?, 0, 0 FROM settings WHERE number = ?",
-                (number, poll, first_event, self._agent_name, origin.fetched_time, setting),
+                (number, poll, first_event, self._agent_name, origin.fetched_time, self._setting_of(origin)),
             )
-            self._made_anew.append((setting, origin.fetched_time))
 
     def _origin_of(self, group_number: int) -> Origin | None:
         pieces = self._new.execute("SELECT events FROM pieces WHERE group_number = ? ORDER BY id", (group_number,))
@@ -154,6 +152,13 @@ class _Rebuild:
     def _count_anew(self) -> None:
         """See that groups hold what they say, and that those without events are gone."""
         self._new.execute("DELETE FROM groups WHERE number NOT IN (SELECT group_number FROM pieces)")
+        # Also those of the groups made anew, which were not counted yet.
+        self._changed_polls = frozenset(
+            self._new.execute(
+                "SELECT setting, fetched_time FROM groups WHERE event_count != (SELECT sum(event_count) FROM pieces"
+                " WHERE group_number = groups.number)"
+            )
+        )
         self._new.execute(
             "UPDATE groups SET (event_count, byte_count) = (SELECT sum(event_count), sum(length(events) + 1)"
             " FROM pieces WHERE group_number = groups.number)"
@@ -164,17 +169,19 @@ class _Rebuild:
         rows = (row for row in self._old.keyed_rows("ids") if columns.fits("ids", row))
         self._new.executemany(
             "INSERT OR IGNORE INTO ids (setting, digest, last_seen, first_poll, event_number) VALUES (?, ?, ?, ?, ?)",
-            (row for row in rows if row[0] in known and len(row[1]) == DIGEST_BYTES),
-        )
-        # Which events groups made anew hold is told by their pieces alone.
-        self._new.executemany(
-            "UPDATE ids SET event_number = NULL WHERE setting = ? AND first_poll = ?", self._made_anew
+            (self._numbered(row) for row in rows if row[0] in known and len(row[1]) == DIGEST_BYTES),
         )
         # A setting whose row is gone was polled when an id of it was seen last.
         self._new.execute(
             "UPDATE settings SET last_fetched_time = min(last_fetched_time, coalesce((SELECT max(last_seen) FROM ids"
             " WHERE setting = settings.number), last_fetched_time)) WHERE seen = 0"
         )
+
+    def _numbered(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a row of ids without its number where only the pieces tell now which events their groups hold."""
+        setting, digest_, last_seen, first_poll, number = row
+        is_changed = (setting, first_poll) in self._changed_polls
+        return setting, digest_, last_seen, first_poll, None if is_changed else number
 
     def _balance(self) -> int:
         """Make the ledger right again, have what is lost asked for once more, and return how many events are lost."""
