@@ -237,10 +237,6 @@ class Store:
         """Return once the thread that writes has come to it: that it is at work."""
         await self._database.run(lambda _: None)
 
-    async def answer(self) -> None:
-        """Return once the thread that writes has come to it: that it is at work."""
-        await self._database.run(lambda _: None)
-
     async def waiting_events(self) -> int:
         """Return how many events wait for delivery."""
         return await self._run(registry.waiting_events)
