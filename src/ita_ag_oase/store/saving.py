@@ -2,7 +2,7 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -137,9 +137,7 @@ class _Filter:
             else:
                 seen[key] = self._now
                 new.append(event)
-        numbered = enumerate(new, self._next_number)
-        self._remember([(digests[event.id], number) for number, event in numbered if not event.is_serial])
-        self._next_number += len(new)
+        self._remember(new, digests)
         return new
 
     def _look_up(self, digests: list[bytes]) -> dict[bytes, int]:
@@ -152,11 +150,17 @@ class _Filter:
         )
         return seen
 
-    def _remember(self, numbered: list[tuple[bytes, int]]) -> None:
+    def _remember(self, events: list[Event], digests: Mapping[str, bytes]) -> None:
+        numbered = enumerate(events, self._next_number)
         self._connection.executemany(
             "INSERT INTO ids (setting, digest, last_seen, first_poll, event_number) VALUES (?1, ?2, ?3, ?3, ?4)",
-            [(self._setting, key, self._now, number) for key, number in numbered],
+            [
+                (self._setting, digests[event.id], self._now, number)
+                for number, event in numbered
+                if not event.is_serial
+            ],
         )
+        self._next_number += len(events)
 
     def _is_usable_or_changed(self, event: Event) -> bool:
         if event.unavailable is None:
