@@ -24,6 +24,8 @@ examples:
   ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
   ita-ag-oase check               see whether the agent could do its work with its configuration
   ita-ag-oase fetch NAME          poll the source of a setting once and show what happens
+  ita-ag-oase status              show how the agent is doing
+  ita-ag-oase explain 4711        show what became of an event, by its id
   ita-ag-oase verify              check the store
   ita-ag-oase outbox              show what waits for delivery and what is parked
 
@@ -59,6 +61,27 @@ examples:
 
 KEY is SETTING@FETCHED_TIME, as `list --keys` and the log line batch_parked show them. All of these work while the
 agent runs; run them as its user.
+""")
+
+_EXPLAIN_EPILOG = Text("""\
+examples:
+  ita-ag-oase explain 4711
+  ita-ag-oase explain "<20261124.1@mail.example>" --setting mails
+  ita-ag-oase explain 1700000000123456 --json
+
+ID is the event's id as its source writes it, its _exastro_oase_event_id, or a mail's Message-ID. It works while the
+agent runs and while it does not. Exit code 1: nothing is known of such an event.
+""")
+
+_STATUS_EPILOG = Text("""\
+examples:
+  ita-ag-oase status
+  ita-ag-oase status --json
+  ita-ag-oase status --store /storage/org/ws/sqlite/ag_oase_agent.sqlite3
+
+The agent is asked at STATUS_ADDRESS and STATUS_PORT; with --store, and where it does not answer, its store tells.
+Exit code 0: all is well. 1: the agent does not run, or something needs a person: a source or Exastro fails, events are
+parked or have waited for long, the store is nearly full, or the ledger does not balance.
 """)
 
 _EXPORT = Text("write parked events to a file, a line of JSON each")
@@ -107,6 +130,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_check(commands, form)
     _add_fetch(commands, form)
     _add_outbox(commands, where, form)
+    _add_explain(commands, where, form)
+    _add_status(commands, where, form)
     return parser
 
 
@@ -199,6 +224,33 @@ def _add_triage(actions: "_Commands", where: argparse.ArgumentParser, form: argp
         )
     for parser in (dropping, exporting):
         parser.add_argument("--waiting", action="store_true", help=_told(Text("groups that wait for delivery, too")))
+
+
+def _add_explain(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    explaining = commands.add_parser(
+        "explain",
+        parents=[where, form],
+        help=_told(Text("show the life of an event: when it was seen and offered, and what became of it")),
+        epilog=_told(_EXPLAIN_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explaining.add_argument("id", metavar="ID", type=_text, help=_told(Text("the event's id")))
+    explaining.add_argument(
+        "--setting",
+        metavar="NAME",
+        type=_text,
+        help=_told(Text("only the event of this setting, where several have one")),
+    )
+
+
+def _add_status(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    commands.add_parser(
+        "status",
+        parents=[where, form],
+        help=_told(Text("show how the agent is doing, and whether something needs a person")),
+        epilog=_told(_STATUS_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _key(text: str) -> "GroupKey":

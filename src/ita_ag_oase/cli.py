@@ -42,7 +42,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return show(console, seconds=options.seconds)
     if options.command in ("check", "fetch"):
         return _guarded(lambda: _printing(lambda: _look_outside(options, console), console), console)
-    if options.command in ("verify", "outbox"):
+    if options.command in ("verify", "outbox", "explain", "status"):
         return _guarded(lambda: _look_after(options, console), console)
     return _guarded(lambda: _serve(console), console, Text("the agent cannot go on: {error}"))
 
@@ -96,9 +96,8 @@ def _serve(console: "Console") -> int:
 
 
 def _look_after(options: argparse.Namespace, console: "Console") -> int:
-    return _printing(
-        lambda: _looked_after(options, options.store or _configuration(console).store_path, console), console
-    )
+    settings = None if options.store else _configuration(console)
+    return _printing(lambda: _looked_after(options, settings, console), console)
 
 
 def _look_outside(options: argparse.Namespace, console: "Console") -> int:
@@ -136,11 +135,20 @@ def _give_stdout_up() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _looked_after(options: argparse.Namespace, path: Path, console: "Console") -> int:
+def _looked_after(options: argparse.Namespace, settings: "Settings | None", console: "Console") -> int:
+    path = settings.store_path if settings else options.store
     if options.command == "verify":
         from ita_ag_oase.commands.verify import verify
 
         return verify(console, path, as_json=options.json)
+    if options.command == "explain":
+        from ita_ag_oase.commands.explain import explain
+
+        return explain(console, path, options.id, setting_name=options.setting, as_json=options.json)
+    if options.command == "status":
+        from ita_ag_oase.commands.status import show
+
+        return show(console, path, settings, as_json=options.json)
     return _look_after_outbox(options, path, console)
 
 

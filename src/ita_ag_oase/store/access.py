@@ -10,13 +10,14 @@ from ita_ag_oase.model import (
     Cursor,
     Event,
     EventFate,
+    EventLife,
     GroupChoice,
     OutboxGroup,
     OutboxSummary,
     Tally,
     Verification,
 )
-from ita_ag_oase.store import figures, ledger, registry, saving, schema, triage
+from ita_ag_oase.store import figures, history, ledger, registry, saving, schema, triage
 from ita_ag_oase.store.database import translated
 from ita_ag_oase.store.figures import Figures
 from ita_ag_oase.store.registry import Sizes
@@ -77,13 +78,18 @@ class StoreAccess:
         with translated(self._path), transaction(self._connection):
             return triage.retry(self._connection, choice, now)
 
-    def drop(self, choice: GroupChoice, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
+    def drop(self, choice: GroupChoice, now: int, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
         """Take groups out for good, but none in flight, and where `among` is given only those that are still so.
 
         Not by number, since a new group gets that of one that is gone.
         """
         with translated(self._path), transaction(self._connection):
-            return triage.drop(self._connection, choice, among)
+            return triage.drop(self._connection, choice, now, among)
+
+    def lives(self, event_id: str, setting_name: str | None = None) -> list[EventLife]:
+        """Return what is known of the events of an id, one for each setting that has seen it."""
+        with self._snapshot() as connection:
+            return history.lives(connection, event_id, setting_name)
 
     def fact(self, name: str) -> bytes | None:
         """Return the bytes kept under a name, or None."""

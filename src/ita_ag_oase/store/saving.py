@@ -2,7 +2,7 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -52,11 +52,11 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
 
     Groups get keys that grow strictly: unused seconds since the setting's last key, then seconds beyond the poll's.
     """
-    number, last_key, unusable = connection.execute(
-        "SELECT number, last_key, unusable FROM settings WHERE id = ?", (collection.setting_id,)
+    number, last_key, unusable, new = connection.execute(
+        "SELECT number, last_key, unusable, new FROM settings WHERE id = ?", (collection.setting_id,)
     ).fetchone()
-    filter_ = _Filter(connection, number, collection.labels.fetched_time, unusable, limits.id_retention_seconds)
-    writer = _GroupWriter(connection, number, collection, limits)
+    filter_ = _Filter(connection, number, collection.labels.fetched_time, unusable, limits.id_retention_seconds, new)
+    writer = _GroupWriter(connection, number, collection, limits, new)
     for chunk in _chunks(collection.events):
         for event in filter_.new_ones(chunk):
             writer.add(event)
@@ -138,10 +138,19 @@ def _advance(connection: sqlite3.Connection, number: int, collection: Collection
 
 
 class _Filter:
-    """Lets each event through once: by its id, or, where it is unusable, by its content since the last poll."""
+    """Lets each event through once: by its id, or, where it is unusable, by its content since the last poll.
+
+    `first_number` is what the first new event counts as among all new ones of the setting.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, setting: int, now: int, unusable: bytes, retention_seconds: int
+        self,
+        connection: sqlite3.Connection,
+        setting: int,
+        now: int,
+        unusable: bytes,
+        retention_seconds: int,
+        first_number: int,
     ) -> None:
         self.known = 0
         self.repeated = 0
@@ -149,6 +158,7 @@ class _Filter:
         self._setting = setting
         self._now = now
         self._aged = now - retention_seconds // _REFRESH_PART
+        self._next_number = first_number
         self._unusable_before = _digests_in(unusable)
         self._unusable_now: set[bytes] = set()
 
@@ -171,7 +181,7 @@ class _Filter:
             else:
                 seen[key] = self._now
                 new.append(event)
-        self._remember([digests[event.id] for event in new if not event.is_serial])
+        self._remember(new, digests)
         return new
 
     def _look_up(self, digests: list[bytes]) -> dict[bytes, int]:
@@ -183,11 +193,17 @@ class _Filter:
         )
         return seen
 
-    def _remember(self, digests: list[bytes]) -> None:
+    def _remember(self, events: list[Event], digests: Mapping[str, bytes]) -> None:
+        numbered = enumerate(events, self._next_number)
         self._connection.executemany(
-            "INSERT INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
-            [(self._setting, key, self._now) for key in digests],
+            "INSERT INTO ids (setting, digest, last_seen, first_poll, event_number) VALUES (?1, ?2, ?3, ?3, ?4)",
+            [
+                (self._setting, digests[event.id], self._now, number)
+                for number, event in numbered
+                if not event.is_serial
+            ],
         )
+        self._next_number += len(events)
 
     def _is_usable_or_changed(self, event: Event) -> bool:
         if event.unavailable is None:
@@ -204,7 +220,12 @@ class _GroupWriter:
     """Labels events, joins them into groups within the limits, and writes them piece by piece."""
 
     def __init__(
-        self, connection: sqlite3.Connection, setting: int, collection: Collection, limits: SavingLimits
+        self,
+        connection: sqlite3.Connection,
+        setting: int,
+        collection: Collection,
+        limits: SavingLimits,
+        first_number: int,
     ) -> None:
         self.count = 0
         self._connection = connection
@@ -214,6 +235,7 @@ class _GroupWriter:
         self._labels = _label_bytes(collection.labels)
         self._has_event_id = collection.labels.has_event_id
         self._limits = limits
+        self._first_number = first_number
         self._groups: list[int] = []
         self._group_events = self._group_bytes = 0
         self._piece: list[bytes] = []
@@ -267,7 +289,7 @@ class _GroupWriter:
             (
                 self._setting,
                 self._groups[0] if self._groups else None,
-                self.count,
+                self._first_number + self.count,
                 self._agent_name,
                 self._fetched_time,
             ),
