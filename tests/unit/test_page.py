@@ -170,7 +170,7 @@ def test_a_healthy_agent_is_told_in_japanese() -> None:
     assert [section.text for name in ("title", "header", "nav", "footer") for section in found.all(name)] == [
         "正常 · oase-agent-tokyo-1",
         "Exastro OASE エージェント oase-agent-tokyo-1 2026-04-15 10:30:12 JST 30 秒ごとに自動更新 停止",
-        "収集元 5 件が正常 アウトボックス 空 Exastro 接続可 ストア 使用率 4% 台帳 一致 エージェント 稼働中",
+        "収集元 5 件が正常 アウトボックス 空 Exastro 接続可 ストア 使用率 4% 台帳 整合 エージェント 稼働中",
         "時刻は JST です。 プログラム用: /status.json /metrics",
     ]
     assert rows_of(found)[-1] == [
@@ -214,7 +214,7 @@ def test_sources_are_ordered_by_state_then_name() -> None:
     assert [row[1] for row in rows_of(page(MIXED)) if len(row) > 1] == [
         "failing",
         "unusable",
-        "waiting",
+        "pending",
         "working",
         "working",
     ]
