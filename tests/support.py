@@ -552,26 +552,35 @@ def wait_for_all(agent: AgentProcess, exastro: DemoExastro, *sources: ListSource
     agent.wait_until(lambda: wanted <= exastro.counts.keys(), "everything at Exastro")
 
 
+def deliver_once(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> None:
+    """Let an agent deliver what a source has, and end it."""
+    agent = deployment.start()
+    wait_for_all(agent, exastro, source)
+    agent.wait_until_delivered()
+    if agent.terminate() != 0:
+        raise AssertionError("it did not end well")
+
+
 def wait_for_polls(agent: AgentProcess, source: ScriptedSource, count: int) -> None:
     """Return once a source was asked so many times."""
     agent.wait_until(lambda: len(source.polls) >= count, f"poll {count} of {source.name}")
 
 
-def self_signed(folder: Path) -> Path:
-    """Return the file of a certificate for 127.0.0.1 and its key."""
+def self_signed(folder: Path, *, days: int = 1, address: str = "127.0.0.1", name: str = "certificate.pem") -> Path:
+    """Return the file of a certificate for an address, valid for so many days from now on, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    owner = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
+    host = x509.IPAddress(ipaddress.ip_address(address))
     moment = dt.datetime.now(dt.UTC)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(moment - dt.timedelta(days=1))
-        .not_valid_after(moment + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        x509.CertificateBuilder(owner, owner, key.public_key(), x509.random_serial_number())
+        .not_valid_before(moment - dt.timedelta(days=100))
+        .not_valid_after(moment + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([host]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "certificate.pem"
+    path = folder / name
     path.write_bytes(certificate.public_bytes(pem) + private)
     return path

@@ -2,7 +2,9 @@
 
 import argparse
 import gettext
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,39 @@ if TYPE_CHECKING:
 
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no other name for it
 
+_EPOCH = re.compile(r"\d{1,12}(\.\d+)?", re.ASCII)
+
 _EPILOG = Text("""\
 examples:
   ita-ag-oase                     run the agent, configured by the environment
   ita-ag-oase demo --seconds 20   show the agent at work, without any configuration
+  ita-ag-oase check               see whether the agent could do its work with its configuration
+  ita-ag-oase fetch NAME          poll the source of a setting once and show what happens
+  ita-ag-oase status              show how the agent is doing
+  ita-ag-oase explain 4711        show what became of an event, by its id
   ita-ag-oase verify              check the store
   ita-ag-oase outbox              show what waits for delivery and what is parked
 
 Every variable is described in docs/configuration.md.
+""")
+
+_CHECK_EPILOG = Text("""\
+examples:
+  ita-ag-oase check                  look at everything
+  ita-ag-oase check alarms mails     look at these settings only
+  ita-ag-oase check --json
+
+It can be used before the agent is started and beside it: it sends no event and saves nothing, but for a refresh token
+that Exastro gives in exchange for the kept one. The exit code is 1 where something has failed; warnings leave it at 0.
+""")
+
+_FETCH_EPILOG = Text("""\
+examples:
+  ita-ag-oase fetch alarms                         ask from where the agent would ask next
+  ita-ag-oase fetch alarms --since 2026-01-31T09:00
+  ita-ag-oase fetch alarms --events 10 --json
+
+Nothing is saved: the next poll of the agent gets the same. Secrets are hidden; the events are your users' data.
 """)
 
 _OUTBOX_EPILOG = Text("""\
@@ -34,6 +61,27 @@ examples:
 
 KEY is SETTING@FETCHED_TIME, as `list --keys` and the log line batch_parked show them. All of these work while the
 agent runs; run them as its user.
+""")
+
+_EXPLAIN_EPILOG = Text("""\
+examples:
+  ita-ag-oase explain 4711
+  ita-ag-oase explain "<20261124.1@mail.example>" --setting mails
+  ita-ag-oase explain 1700000000123456 --json
+
+ID is the event's id as its source writes it, its _exastro_oase_event_id, or a mail's Message-ID. It works while the
+agent runs and while it does not. Exit code 1: nothing is known of such an event.
+""")
+
+_STATUS_EPILOG = Text("""\
+examples:
+  ita-ag-oase status
+  ita-ag-oase status --json
+  ita-ag-oase status --store /storage/org/ws/sqlite/ag_oase_agent.sqlite3
+
+The agent is asked at STATUS_ADDRESS and STATUS_PORT; with --store, and where it does not answer, its store tells.
+Exit code 0: all is well. 1: the agent does not run, or something needs a person: a source or Exastro fails, events are
+parked or have waited for long, the store is nearly full, or the ledger does not balance.
 """)
 
 _EXPORT = Text("write parked events to a file, a line of JSON each")
@@ -79,7 +127,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "verify", parents=[where, form], help=_told(Text("check the store and the ledger of each setting"))
     )
+    _add_check(commands, form)
+    _add_fetch(commands, form)
     _add_outbox(commands, where, form)
+    _add_explain(commands, where, form)
+    _add_status(commands, where, form)
     return parser
 
 
@@ -92,6 +144,39 @@ def _common_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]
     form = argparse.ArgumentParser(add_help=False)
     form.add_argument("--json", action="store_true", default=unset, help=_told(Text("print JSON")))
     return where, form
+
+
+def _add_check(commands: "_Commands", form: argparse.ArgumentParser) -> None:
+    checking = commands.add_parser(
+        "check",
+        parents=[form],
+        help=_told(Text("see whether the agent could do its work: configuration, store, Exastro, each source, clock")),
+        epilog=_told(_CHECK_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = _told(Text("only these settings (otherwise those of EVENT_COLLECTION_SETTINGS_NAMES)"))
+    checking.add_argument("names", metavar="NAME", nargs="*", type=_text, help=names)
+
+
+def _add_fetch(commands: "_Commands", form: argparse.ArgumentParser) -> None:
+    fetching = commands.add_parser(
+        "fetch",
+        parents=[form],
+        help=_told(
+            Text("poll the source of a setting once and show what was sent, what came, and what would be delivered")
+        ),
+        epilog=_told(_FETCH_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fetching.add_argument("name", metavar="NAME", type=_text, help=_told(Text("the name of the setting")))
+    shown = fetching.add_mutually_exclusive_group()
+    first = _told(Text("show the first N events (otherwise 3)"))
+    shown.add_argument("--events", type=_count, metavar="N", default=3, help=first)
+    shown.add_argument("--all", action="store_true", help=_told(Text("show all events")))
+    known = _told(Text("take the setting as Exastro told it last"))
+    fetching.add_argument("--known", action="store_true", help=known)
+    since = _told(Text("ask as if the last poll had been then: epoch seconds, or a time such as 2026-01-31T09:00"))
+    fetching.add_argument("--since", type=_moment, metavar="TIME", help=since)
 
 
 def _add_outbox(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
@@ -141,6 +226,33 @@ def _add_triage(actions: "_Commands", where: argparse.ArgumentParser, form: argp
         parser.add_argument("--waiting", action="store_true", help=_told(Text("groups that wait for delivery, too")))
 
 
+def _add_explain(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    explaining = commands.add_parser(
+        "explain",
+        parents=[where, form],
+        help=_told(Text("show the life of an event: when it was seen and offered, and what became of it")),
+        epilog=_told(_EXPLAIN_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explaining.add_argument("id", metavar="ID", type=_text, help=_told(Text("the event's id")))
+    explaining.add_argument(
+        "--setting",
+        metavar="NAME",
+        type=_text,
+        help=_told(Text("only the event of this setting, where several have one")),
+    )
+
+
+def _add_status(commands: "_Commands", where: argparse.ArgumentParser, form: argparse.ArgumentParser) -> None:
+    commands.add_parser(
+        "status",
+        parents=[where, form],
+        help=_told(Text("show how the agent is doing, and whether something needs a person")),
+        epilog=_told(_STATUS_EPILOG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def _key(text: str) -> "GroupKey":
     from ita_ag_oase.model import GroupKey
 
@@ -162,6 +274,22 @@ def _text(text: str) -> str:
         what = Text("{given!r} is no text: write it in UTF-8", given=text)
         raise argparse.ArgumentTypeError(_told(what)) from err
     return text
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        what = Text("{given!r} is no whole number of 0 or more", given=text)
+        raise argparse.ArgumentTypeError(_told(what))
+    return int(text)
+
+
+def _moment(text: str) -> datetime:
+    """Return a time, aware unless it leaves its zone open."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC) if _EPOCH.fullmatch(text) else datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError) as err:
+        what = Text("{given!r} is no time: write epoch seconds, or a time such as 2026-01-31T09:00", given=text)
+        raise argparse.ArgumentTypeError(_told(what)) from err
 
 
 def _positive(text: str) -> float:

@@ -40,7 +40,9 @@ def main(given: Sequence[str] | None = None) -> int:
         from ita_ag_oase.demo.show import show
 
         return show(console, seconds=options.seconds)
-    if options.command in ("verify", "outbox"):
+    if options.command in ("check", "fetch"):
+        return _guarded(lambda: _printing(lambda: _look_outside(options, console), console), console)
+    if options.command in ("verify", "outbox", "explain", "status"):
         return _guarded(lambda: _look_after(options, console), console)
     return _guarded(lambda: _serve(console), console, Text("the agent cannot go on: {error}"))
 
@@ -94,12 +96,29 @@ def _serve(console: "Console") -> int:
 
 
 def _look_after(options: argparse.Namespace, console: "Console") -> int:
+    settings = None if options.store else _configuration(console)
+    return _printing(lambda: _looked_after(options, settings, console), console)
+
+
+def _look_outside(options: argparse.Namespace, console: "Console") -> int:
+    if options.command == "check":
+        from ita_ag_oase.commands.check import check
+
+        return check(console, options.names, as_json=options.json)
+    from ita_ag_oase.commands.fetch import Wish, fetch
+
+    limit = None if options.all else options.events
+    wish = Wish(options.name, uses_known=options.known, since=options.since, shown_events=limit)
+    return fetch(console, _configuration(console), wish, as_json=options.json)
+
+
+def _printing(command: Callable[[], int], console: "Console") -> int:
+    """Return the exit code of a command that prints; one that cannot has failed."""
     # These end as other commands do, by Ctrl-C and by `| head`, too; a transaction is whole or not at all.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    path = options.store or _configuration(console).store_path
     try:
-        code = _looked_after(options, path, console)
+        code = command()
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as err:
@@ -116,11 +135,20 @@ def _give_stdout_up() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _looked_after(options: argparse.Namespace, path: Path, console: "Console") -> int:
+def _looked_after(options: argparse.Namespace, settings: "Settings | None", console: "Console") -> int:
+    path = settings.store_path if settings else options.store
     if options.command == "verify":
         from ita_ag_oase.commands.verify import verify
 
         return verify(console, path, as_json=options.json)
+    if options.command == "explain":
+        from ita_ag_oase.commands.explain import explain
+
+        return explain(console, path, options.id, setting_name=options.setting, as_json=options.json)
+    if options.command == "status":
+        from ita_ag_oase.commands.status import show
+
+        return show(console, path, settings, as_json=options.json)
     return _look_after_outbox(options, path, console)
 
 

@@ -1,12 +1,13 @@
 """One round of delivery: take a batch, post it, settle what became of it. A step without a loop."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from ita_ag_oase import __version__, clock
-from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.wire import Verdict
@@ -41,6 +42,7 @@ class Delivery:
         max_events: int,
         max_bytes: int,
         now: Callable[[], float] = clock.now,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._store = store
         self._client = client
@@ -49,6 +51,7 @@ class Delivery:
         self._max_bytes = self._configured_bytes = max_bytes
         self._passed_in_a_row = 0
         self._now = now
+        self._redact = redact
         self._passed_bytes = 0
         self._max_groups = _MAX_GROUPS
         self._leap_seconds = _FIRST_LEAP_SECONDS
@@ -81,8 +84,7 @@ class Delivery:
             with self._health.posting(size):
                 messages = await self._client.post_events(body)
         except ExastroUnavailable as err:
-            if err.is_unprocessed:
-                await self._store.withdraw(batch)
+            await self._note_failure(batch, err)
             raise
         except ExastroRejected as err:
             await self._narrow(batch, err, size=size)
@@ -102,6 +104,14 @@ class Delivery:
             )
         return delivered
 
+    async def _note_failure(self, batch: Batch, err: ExastroUnavailable) -> None:
+        if err.is_unprocessed:
+            await self._store.withdraw(batch, self._redact(str(err)))
+            return
+        # Nothing depends on it: what is wrong with the store comes up again when the request does.
+        with contextlib.suppress(StoreUnavailable, StoreDamaged):
+            await self._store.note_answer(batch, self._redact(str(err)))
+
     def _widen(self, size: int) -> None:
         self._passed_bytes = max(self._passed_bytes, size)
         self._passed_in_a_row += 1
@@ -114,16 +124,17 @@ class Delivery:
     async def _narrow(self, batch: Batch, err: ExastroRejected, *, size: int) -> None:
         """Cut down what was refused, until what is refused alone is a single event or group, and park that."""
         first = batch.groups[0]
+        answer = self._redact(str(err))
         is_too_large = err.reason is Reason.TOO_LARGE
         # Codes of the whole group, so that its events are not to blame.
         is_about_group = "499-018" in str(err)
         if is_too_large and batch.event_count == 1 and size <= self._passed_bytes:
             # More has passed before, so this may pass, too: once more, before it counts.
             self._passed_bytes = 0
-            await self._store.withdraw(batch)
+            await self._store.withdraw(batch, answer)
             raise ExastroUnavailable(err.text, reason=err.reason, is_unprocessed=True) from err
         if len(batch.groups) == 1 and (first.event_count == 1 or (is_about_group and not is_too_large)):
-            await self._store.withdraw(batch)
+            await self._store.withdraw(batch, answer)
             await self._park({first: err.text}, batch)
             return
         if is_too_large:
@@ -140,8 +151,8 @@ class Delivery:
             bytes=size,
         )
         if len(batch.groups) > 1:
-            await self._store.dissolve(batch)
-        elif not await self._store.cut(batch, int(self._now())):
+            await self._store.dissolve(batch, answer)
+        elif not await self._store.cut(batch, int(self._now()), answer):
             self._tell_parked({first: DAMAGED})
 
     def _remember_too_large(self, size: int) -> None:
@@ -171,14 +182,19 @@ class Delivery:
         already: set[int] = set()
         collided: dict[int, int] = {}
         parked: dict[int, str] = {}
+        answers: dict[int, str] = {}
         for message in messages:
             group = _addressee(message, open_groups)
             if group is None:
                 _log.warning("message_unclear", code="AGT-10020", detail=message[:256])
-                return Settlement(already_saved=frozenset(already), collided=collided, parked=parked), False
+                settlement = Settlement(
+                    already_saved=frozenset(already), collided=collided, parked=parked, answers=answers
+                )
+                return settlement, False
             open_groups.remove(group)
+            answers[group.number] = self._redact(message)[:256]
             if wire.verdict_of(message) is Verdict.REFUSED:
-                parked[group.number] = message[:256]
+                parked[group.number] = answers[group.number]
             elif group.was_offered:
                 already.add(group.number)
             else:
@@ -186,7 +202,7 @@ class Delivery:
         if not collided:
             self._leap_seconds = _FIRST_LEAP_SECONDS
         saved = frozenset(group.number for group in open_groups)
-        return Settlement(saved, frozenset(already), collided, parked), True
+        return Settlement(saved, frozenset(already), collided, parked, answers), True
 
     def _taken_until(self, message: str, group: Group) -> int:
         told = wire.greatest_time(message)
@@ -196,7 +212,7 @@ class Delivery:
         return group.fetched_time + self._leap_seconds
 
     async def _park(self, reasons: Mapping[Group, Text], batch: Batch) -> None:
-        parked = {group.number: str(reason)[:256] for group, reason in reasons.items()}
+        parked = {group.number: self._redact(str(reason))[:256] for group, reason in reasons.items()}
         await self._store.settle(batch, Settlement(parked=parked), int(self._now()))
         self._tell_parked(reasons)
 

@@ -81,6 +81,7 @@ class ExastroUnavailable(Retryable):
     """Exastro did not answer, or answered that it cannot serve now.
 
     `is_unprocessed` tells that the request surely left no trace at the receiver; otherwise its fate is unknown.
+    `status` is that of the answer, where there was one.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class ExastroUnavailable(Retryable):
         reason: Reason,
         retry_after_seconds: float | None = None,
         is_unprocessed: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(text, reason=reason, retry_after_seconds=retry_after_seconds)
         self.is_unprocessed = is_unprocessed
+        self.status = status
 
 
 class StoreUnavailable(Retryable):

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ita_ag_oase.errors import AgentError, Reason, SourceRejected, SourceUnavailable
-from ita_ag_oase.model import Cursor, Portion
+from ita_ag_oase.model import Cursor, Destination, Portion
 from ita_ag_oase.sources.imap import (
     LOGOUT_SECONDS,
     MARGIN_SECONDS,
@@ -102,7 +102,12 @@ class Reader:
     def open(self, identity: str, connect: Callable[[], Connection] | None = None) -> ImapSource:
         make = connect or (lambda: Connection(self.mailbox))
         return ImapSource(
-            "n1", make, mailbox=identity, place="host:993", max_bytes=MAX_BYTES, seconds=lambda: self.mailbox.seconds
+            "n1",
+            make,
+            mailbox=identity,
+            destination=Destination("host", 993, is_encrypted=True),
+            max_bytes=MAX_BYTES,
+            seconds=lambda: self.mailbox.seconds,
         )
 
     async def portion(self) -> Portion:

@@ -295,6 +295,9 @@ async def test_a_store_of_the_first_schema_is_saved_as_well(scene: Scene, tmp_pa
         connection.executescript(
             "ALTER TABLE pieces DROP COLUMN checksum; ALTER TABLE settings DROP COLUMN lost;"
             "ALTER TABLE settings DROP COLUMN position;"
+            "ALTER TABLE groups DROP COLUMN answer; ALTER TABLE groups DROP COLUMN latest_offer;"
+            "ALTER TABLE groups DROP COLUMN first_offer; ALTER TABLE groups DROP COLUMN offers;"
+            "ALTER TABLE ids DROP COLUMN event_number; ALTER TABLE ids DROP COLUMN first_poll; DROP TABLE history;"
             "ALTER TABLE settings DROP COLUMN settled_time; ALTER TABLE groups DROP COLUMN fetched_time;"
             "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = 1"
         )

@@ -44,7 +44,7 @@ def retry(bench: Bench, choice: GroupChoice = PARKED) -> Tally:
 
 def drop(bench: Bench, choice: GroupChoice = PARKED, among: frozenset[OutboxGroup] | None = None) -> Tally:
     with StoreAccess(bench._path) as store:
-        return store.drop(choice, among=among)
+        return store.drop(choice, int(bench.now), among=among)
 
 
 def groups(bench: Bench, choice: GroupChoice = EVERYTHING) -> list[OutboxGroup]:

@@ -89,6 +89,7 @@ class Agent:
                 max_events=self._settings.batch_max_events,
                 max_bytes=self._settings.batch_max_bytes,
                 now=timekeeper.clock.now,
+                redact=self._redactor.redact,
             )
             self._tell_started(await store.waiting_events())
             self._health.phase = Phase.RUNNING

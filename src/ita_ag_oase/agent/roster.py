@@ -69,7 +69,7 @@ class Roster:
         """Begin with the rows that were fetched last, if any, unless Exastro has told them already."""
         known = await self._store.fact(KNOWN_ROWS)
         if known and not self._tasks:
-            rows = [row for row in _rows_in(known) if wire.name_of(row) in self._names]
+            rows = [row for row in rows_in(known) if wire.name_of(row) in self._names]
             _log.info("settings_known", settings=len(rows))
             await self._apply(rows)
 
@@ -213,7 +213,7 @@ class Roster:
             _log.debug("settings_file_missing", path=str(self._file), detail=str(err))
 
 
-def _rows_in(known: bytes) -> list[Row]:
+def rows_in(known: bytes) -> list[Row]:
     """Return the rows that were kept; none where the disk has changed them, since Exastro will tell them again."""
     try:
         rows = json.loads(known)

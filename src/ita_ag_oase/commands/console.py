@@ -1,5 +1,6 @@
 """Where a command tells a person something: in the person's language, without secrets, with colours on a terminal."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 from enum import Enum
@@ -58,14 +59,25 @@ class Console:
         """Print lines on stdout."""
         print(self.painted(self._lines(what), colour), file=self.out)
 
+    def say_behind(self, mark: str, what: Told | str) -> None:
+        """Print lines on stdout behind a mark, which may be painted."""
+        print(f"{mark}{self._lines(what)}", file=self.out)
+
     def warn(self, what: Told | str) -> None:
         """Print lines on stderr."""
         print(self._lines(what), file=self.err)
 
-    def table(self, headings: Sequence[Told | str], rows: Sequence[Sequence[Told | str | int]]) -> None:
-        """Print an aligned table."""
+    def table(
+        self,
+        headings: Sequence[Told | str],
+        rows: Sequence[Sequence[Told | str | int]],
+        colours: Sequence[Colour | None] = (),
+    ) -> None:
+        """Print an aligned table, its rows in these colours."""
         cells = [[cell if isinstance(cell, int) else self.told(cell) for cell in row] for row in rows]
-        print(table([self.told(heading) for heading in headings], cells), file=self.out)
+        lines = table([self.told(heading) for heading in headings], cells).split("\n")
+        for line, colour in itertools.zip_longest(lines, (None, *colours)):
+            print(self.painted(line, colour), file=self.out)
 
     def pairs(self, facts: Sequence[tuple[Told | str, Told | str]]) -> None:
         """Print facts under each other, each behind its name."""

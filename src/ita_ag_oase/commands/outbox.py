@@ -15,6 +15,7 @@ import msgspec
 
 from ita_ag_oase import clock
 from ita_ag_oase.commands.console import Console
+from ita_ag_oase.commands.tables import moment
 from ita_ag_oase.model import GroupChoice, GroupState, OutboxGroup, OutboxSummary, Tally
 from ita_ag_oase.observability.words import age
 from ita_ag_oase.store.access import StoreAccess
@@ -99,7 +100,7 @@ def drop(console: Console, path: Path, choice: GroupChoice, *, is_sure: bool, as
                 console.warn(Text("nothing was dropped"))
                 return 1
         # What came into the outbox or changed since then was not asked about.
-        tally = store.drop(choice, among=frozenset(groups))
+        tally = store.drop(choice, int(clock.now()), among=frozenset(groups))
     return _report(console, Text("dropped {amount}", amount=_amount(tally)), tally, as_json=as_json)
 
 
@@ -251,11 +252,8 @@ def _print_group(console: Console, group: OutboxGroup, contents: list[tuple[str,
 def _time(seconds: int | None) -> str:
     if seconds is None:
         return "-"
-    try:
-        return f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
-    except (ValueError, OverflowError, OSError):
-        # Of a damaged file, or of a stock agent's store: no year of the calendar.
-        return str(seconds)
+    told = moment(seconds)
+    return told if told == str(seconds) else f"{seconds} ({told})"
 
 
 def _amount(tally: Tally) -> Text:

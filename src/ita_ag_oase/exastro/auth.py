@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol
 
 import httpx
@@ -44,6 +44,10 @@ class RefreshTokenAuth(httpx.Auth):
 
     def __init__(self, tokens: "AccessTokens") -> None:
         self._tokens = tokens
+
+    async def prepare(self) -> None:
+        """See that there is a valid token. Raises ExastroUnavailable where none is to be had."""
+        await self._tokens.valid()
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Send the request with a valid token. Raises ExastroUnavailable where none is to be had."""
@@ -119,17 +123,29 @@ class AccessTokens:
         self._access_token = None
         if not self._has_looked:
             self._rotated, self._has_looked = await self._kept(), True
-        # Where the kept one is no longer good, the configured one may be.
-        for refresh_token in filter(None, (self._rotated, self._configured)):
+        refused: list[str] = []
+        while (refresh_token := await self._candidate(refused)) is not None:
             answer = await self._exchange(refresh_token)
             if answer is not None:
                 await self._rotate(refresh_token, answer.get("refresh_token"))
                 return str(answer["access_token"])
+            refused.append(refresh_token)
         raise ExastroUnavailable(
             Text("Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN"),
             reason=Reason.UNAUTHORIZED,
             is_unprocessed=True,
         )
+
+    async def _candidate(self, refused: Sequence[str]) -> str | None:
+        """Return the refresh token to try next; None where all were refused."""
+        if self._rotated and self._rotated not in refused:
+            return self._rotated
+        # Another process with the same store, such as the command `check`, may have rotated it meanwhile.
+        kept = await self._kept() if refused else None
+        if kept and kept not in refused:
+            self._rotated, self._is_kept = kept, True
+            return kept
+        return self._configured if self._configured not in refused else None
 
     async def _kept(self) -> str | None:
         try:

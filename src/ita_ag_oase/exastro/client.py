@@ -9,6 +9,7 @@ import httpx
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.exastro.auth import RefreshTokenAuth
 from ita_ag_oase.exastro.wire import SUCCESS
 from ita_ag_oase.text import Text
 
@@ -45,6 +46,11 @@ class ExastroClient:
         self._auth = auth
         self._settings_url = f"{base_url}/oase_agent/event_collection/settings"
         self._events_url = f"{base_url}/oase_agent/events"
+
+    async def authenticate(self) -> None:
+        """See that there is a token, where requests carry one."""
+        if isinstance(self._auth, RefreshTokenAuth):
+            await self._auth.prepare()
 
     async def fetch_settings(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of the settings of these names, as Exastro sent them; unknown names are absent."""
@@ -144,4 +150,5 @@ def _unavailable(answer: _Answer, words: Text) -> ExastroUnavailable:
         reason=reason,
         retry_after_seconds=answer.retry_after_seconds,
         is_unprocessed=status in _UNPROCESSED_STATUSES,
+        status=status,
     )

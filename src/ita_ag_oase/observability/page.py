@@ -55,7 +55,6 @@ _WORDS: Mapping[str, Text] = {
     "stands_still": Text("Does not refresh itself."),
     "go_on": Text("Start"),
     "parts": Text("At a glance"),
-    "sources": Text("Sources"),
     "source": Text("Source"),
     "state": Text("State"),
     "mail": Text("mail"),

@@ -336,7 +336,7 @@ _PHASES = {
 _STATES = {
     SourceState.FAILING: (Level.BAD, Text("failing")),
     SourceState.UNUSABLE: (Level.BAD, Text("unusable")),
-    SourceState.WAITING: (Level.WAITING, Text("waiting")),
+    SourceState.WAITING: (Level.WAITING, Text("pending")),
     SourceState.WORKING: (Level.GOOD, Text("working")),
 }
 _ORDER = {state: place for place, state in enumerate(_STATES)}

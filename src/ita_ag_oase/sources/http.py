@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import ssl
+from collections.abc import Callable
 from datetime import tzinfo
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -13,7 +14,7 @@ import httpx
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
-from ita_ag_oase.model import CollectionSetting, Cursor, Payload, RequestMethod
+from ita_ag_oase.model import CollectionSetting, Cursor, Destination, Exchange, Payload, RequestMethod
 from ita_ag_oase.sources.http_auth import auth_of
 from ita_ag_oase.sources.templates import Template, TemplateNames
 from ita_ag_oase.text import Text
@@ -48,7 +49,7 @@ class HttpClients:
 
     def choose(self, url: httpx.URL, own_proxy: str | None) -> httpx.AsyncClient:
         """Return the client for a URL: through the setting's own proxy, else as the environment says."""
-        proxy = own_proxy or self._proxies.choose(url)
+        proxy = self.proxy_for(url, own_proxy)
         if proxy not in self._clients:
             self._clients[proxy] = httpx.AsyncClient(
                 verify=self._tls,
@@ -64,6 +65,10 @@ class HttpClients:
             )
         return self._clients[proxy]
 
+    def proxy_for(self, url: httpx.URL, own_proxy: str | None) -> str | None:
+        """Return the URL of the proxy for a URL, None for a direct connection."""
+        return own_proxy or self._proxies.choose(url)
+
     async def close(self) -> None:
         """Close all connections."""
         for client in self._clients.values():
@@ -71,12 +76,22 @@ class HttpClients:
 
 
 class HttpSource:
-    """One setting's HTTP source. Raises SettingInvalid for a row that can never be asked with."""
+    """One setting's HTTP source. Raises SettingInvalid for a row that can never be asked with.
+
+    `on_exchange` is told of each request once it was sent, and of those that redirects lead to.
+    """
 
     def __init__(
-        self, setting: CollectionSetting, clients: HttpClients, *, max_bytes: int, zone: tzinfo | None
+        self,
+        setting: CollectionSetting,
+        clients: HttpClients,
+        *,
+        max_bytes: int,
+        zone: tzinfo | None,
+        on_exchange: Callable[[Exchange], None] | None = None,
     ) -> None:
         self._setting = setting
+        self._on_exchange = on_exchange
         self._clients = clients
         self._max_bytes = max_bytes
         self._zone = zone
@@ -92,17 +107,7 @@ class HttpSource:
         Raises SourceUnavailable (no answer, 5xx, 429), SourceRejected (other statuses, a redirect to another host) and
         SourceUnreadable (a template that fails, an answer beyond the bound).
         """
-        templates = [template for template in (self._url, self._header, self._parameter) if template]
-        names = TemplateNames(
-            cursor,
-            self._setting.row,
-            last_fetched=clock.local(cursor.last_fetched_time, self._zone),
-            current=clock.local(now, self._zone),
-        )
-        if any(template.may_take_long for template in templates):
-            request = await asyncio.to_thread(self._build, names)
-        else:
-            request = self._build(names)
+        request = await self._request(cursor, now)
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
                 return await self._send(request)
@@ -117,8 +122,31 @@ class HttpSource:
                 reason=Reason.REDIRECT,
             ) from err
 
+    async def destination(self, cursor: Cursor, now: float) -> Destination:
+        """Return where `fetch` would send its first request. Raises SourceUnreadable for a template that fails."""
+        url = (await self._request(cursor, now)).url
+        is_encrypted = url.scheme == "https"
+        return Destination(
+            host=url.host,
+            port=url.port or (443 if is_encrypted else 80),
+            is_encrypted=is_encrypted,
+            proxy=self._clients.proxy_for(url, self._proxy),
+        )
+
     async def close(self) -> None:
         """Do nothing: the connections are shared, and closed with the clients."""
+
+    async def _request(self, cursor: Cursor, now: float) -> httpx.Request:
+        templates = [template for template in (self._url, self._header, self._parameter) if template]
+        names = TemplateNames(
+            cursor,
+            self._setting.row,
+            last_fetched=clock.local(cursor.last_fetched_time, self._zone),
+            current=clock.local(now, self._zone),
+        )
+        if any(template.may_take_long for template in templates):
+            return await asyncio.to_thread(self._build, names)
+        return self._build(names)
 
     def _build(self, names: TemplateNames) -> httpx.Request:
         headers = _headers(self._header.render(names) if self._header else "")
@@ -136,7 +164,12 @@ class HttpSource:
         cookies = httpx.Cookies()
         for _ in range(MAX_REDIRECTS + 1):
             client = self._clients.choose(request.url, self._proxy)
-            response = await client.send(request, stream=True, auth=auth)
+            response = None
+            try:
+                response = await client.send(request, stream=True, auth=auth)
+            finally:
+                if self._on_exchange is not None:
+                    self._on_exchange(_exchange(request, response))
             try:
                 following = response.next_request
                 if following is None:
@@ -187,6 +220,18 @@ class HttpSource:
     def _place(url: httpx.URL) -> str:
         """Where the request went, without user, path and query, any of which may hold a secret."""
         return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def _exchange(request: httpx.Request, response: httpx.Response | None) -> Exchange:
+    return Exchange(
+        method=request.method,
+        url=str(request.url),
+        headers=tuple(request.headers.multi_items()),
+        # One that a redirect leads to was not read yet.
+        body=request.read(),
+        status=response.status_code if response is not None else None,
+        content_type=response.headers.get("content-type") if response is not None else None,
+    )
 
 
 def _proxy_of(setting: CollectionSetting) -> str | None:

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ita_ag_oase.errors import AgentError, Reason, SourceUnavailable
-from ita_ag_oase.model import Cursor, Event, Portion
+from ita_ag_oase.model import Cursor, Destination, Event, Portion
 from ita_ag_oase.sources.mail import read_mail
 from ita_ag_oase.text import Text
 
@@ -110,14 +110,15 @@ class ImapSource:
         connect: Callable[[], Connection],
         *,
         mailbox: str,
-        place: str,
+        destination: Destination,
         max_bytes: int,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._connect = connect
         self._mailbox = mailbox
-        self._place = place
+        self._destination = destination
+        self._place = destination.place
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._kept: Connection | None = None
@@ -141,6 +142,10 @@ class ImapSource:
                 ),
                 reason=Reason.TIMEOUT,
             ) from err
+
+    async def destination(self, cursor: Cursor, now: float) -> Destination:
+        """Return where the mailbox is."""
+        return self._destination
 
     async def close(self) -> None:
         """Log out, where there is a connection."""

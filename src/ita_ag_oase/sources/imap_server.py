@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from ita_ag_oase.errors import Reason, SettingInvalid
-from ita_ag_oase.model import CollectionSetting, RequestMethod
+from ita_ag_oase.model import CollectionSetting, Destination, RequestMethod
 from ita_ag_oase.text import Text
 
 _PORTS = {RequestMethod.IMAP_TLS: 993, RequestMethod.IMAP_STARTTLS: 143, RequestMethod.IMAP_PLAIN: 143}
@@ -39,6 +39,18 @@ class Server:
     def place(self) -> str:
         """Where it is, for people."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def destination(self) -> Destination:
+        """Where a connection goes."""
+        proxy = self.proxy
+        return Destination(
+            host=self.host,
+            port=self.port,
+            is_encrypted=self.security is RequestMethod.IMAP_TLS,
+            starts_tls=self.security is RequestMethod.IMAP_STARTTLS,
+            proxy=f"socks5://{proxy.host}:{proxy.port}" if proxy else None,
+        )
 
     @property
     def identity(self) -> str:

@@ -1,8 +1,10 @@
 """One SQLite file, and one thread that reads and writes it."""
 
 import asyncio
+import contextlib
 import errno
 import fcntl
+import os
 import queue
 import sqlite3
 import threading
@@ -41,17 +43,22 @@ class StoreLock:
         except BlockingIOError:
             return False
         except OSError as err:
-            raise StoreUnavailable(
-                Text(
-                    "{path} cannot be locked ({error}): make {folder} writable for this user, on a file system with "
-                    "working locks",
-                    path=self._path,
-                    error=err.strerror,
-                    folder=self._path.parent,
-                ),
-                reason=Reason.STORE_FAILED,
-            ) from err
+            raise self._unusable(err) from err
         return True
+
+    def is_taken(self) -> bool:
+        """Whether an agent has the right now. Nothing is made. Raises StoreUnavailable where that cannot be told."""
+        try:
+            with self._path.open("rb") as file:
+                # Shared, and given back at once: an agent that starts at this moment tries again after a second.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError as err:
+            raise self._unusable(err) from err
+        return False
 
     def excludes_others(self) -> bool:
         """Whether the right, which is ours, is refused to a second taker: where not, locks do not work there."""
@@ -62,11 +69,54 @@ class StoreLock:
                 return True
         return False
 
+    def is_held(self) -> bool:
+        """Whether a process has the right. Where none does, it is taken for an instant."""
+        try:
+            with self._path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # No agent has ever used it, or one of another user: that is told by who opens the store.
+            return False
+        return False
+
     def release(self) -> None:
         """Give the right back; harmless where it was never had."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def discard(self) -> None:
+        """Remove the file of a lock that nobody else knows of."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def _unusable(self, err: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            Text(
+                "{path} cannot be locked ({error}): make {folder} writable for this user, on a file system with "
+                "working locks",
+                path=self._path,
+                error=err.strerror,
+                folder=self._path.parent,
+            ),
+            reason=Reason.STORE_FAILED,
+        )
+
+
+def try_locks(folder: Path) -> bool:
+    """Whether locks work in a folder; a file is made there for the purpose, and removed again.
+
+    Raises StoreUnavailable where the folder cannot be written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    lock = StoreLock(probe)
+    try:
+        return lock.try_acquire() and lock.excludes_others()
+    finally:
+        lock.release()
+        lock.discard()
 
 
 class Database:

@@ -58,13 +58,7 @@ def connect_to_existing(path: Path) -> sqlite3.Connection:
     Raises sqlite3.Error, OSError, StoreUnavailable where there is none or an older version wrote it, and StoreDamaged
     for one that a newer version wrote.
     """
-    if not path.is_file():
-        raise StoreUnavailable(
-            Text("no store at {path}: look for the file in STORAGEPATH, and name it with --store", path=path),
-            reason=Reason.STORE_FAILED,
-        )
-    address = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    connection = _connect_to_any(path)
     try:
         _require_newest(connection, path)
     except BaseException:
@@ -73,6 +67,22 @@ def connect_to_existing(path: Path) -> sqlite3.Connection:
     # A damaged file can hold text that is no UTF-8, and shall be shown all the same.
     connection.text_factory = lambda text: text.decode(errors="replace")
     return connection
+
+
+def is_older(path: Path) -> bool:
+    """Whether an older version wrote a store. Raises sqlite3.Error, and StoreUnavailable where there is none."""
+    with closing(_connect_to_any(path)) as connection:
+        return version(connection) < newest()
+
+
+def _connect_to_any(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise StoreUnavailable(
+            Text("no store at {path}: look for the file in STORAGEPATH, and name it with --store", path=path),
+            reason=Reason.STORE_FAILED,
+        )
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
 
 
 @contextmanager
