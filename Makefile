@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak soak-model lock clean
+.PHONY: help demo test check bench soak soak-model chart-golden lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock 
 
 soak-model: $(VENV)/.ready ## the model of exactly-once delivery with many thousands of examples
 	$(BIN)/pytest -n 2 tests/unit/test_exactly_once.py --hypothesis-profile=soak
+
+chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, the table of its README, golden renderings
+	@PYTHONPATH=tests $(BIN)/python -m chart_files
 
 lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
