@@ -101,7 +101,7 @@ def run(
     with_values = ("--values", "-") if values is not None else ()
     ended = subprocess.run(
         [_HELM, *arguments, *with_values],
-        input=json.dumps(values),
+        input=json.dumps(values, ensure_ascii=False),
         capture_output=True,
         text=True,
         env={"HOME": "/nonexistent", **(environment or {})},
@@ -123,6 +123,14 @@ def template(values: Values, *, chart: Path = CHART) -> Outcome:
 def render(values: Values, *, chart: Path = CHART) -> Rendering:
     """Return what helm makes of the values."""
     return _rendering(template(values, chart=chart))
+
+
+def refusal(values: Values) -> str:
+    """Return the sentence with which the chart refuses the values; AssertionError where it does not."""
+    ended = template(values)
+    if not ended.code:
+        raise AssertionError("the values were rendered")
+    return ended.err.strip().removesuffix("Use --debug flag to render out invalid YAML").strip().splitlines()[-1]
 
 
 def agents(*given: Values, **others: Any) -> dict[str, Any]:

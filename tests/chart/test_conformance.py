@@ -57,7 +57,9 @@ def _facts(rendering: Rendering) -> Manifest:
             "containers": containers,
         },
     }
-    claims = [{"name": claim["metadata"]["name"], "spec": claim["spec"]} for claim in rendering.all("PersistentVolumeClaim")]
+    claims = [
+        {"name": claim["metadata"]["name"], "spec": claim["spec"]} for claim in rendering.all("PersistentVolumeClaim")
+    ]
     return facts | ({"pvc": claims[0]} if claims else {})
 
 
@@ -70,7 +72,10 @@ def test_a_values_file_comes_out_as_from_the_stock_chart(case: str) -> None:
 def test_what_is_added_to_the_variables_is_known(case: str) -> None:
     rendering = render(_values(case))
     expected = _expected(case)["deployment"]["containers"]
-    added = [rendering.variables(container).keys() - expected[name]["env"] for name, container in rendering.containers.items()]
+    added = [
+        rendering.variables(container).keys() - expected[name]["env"]
+        for name, container in rendering.containers.items()
+    ]
     assert added == [_ADDED_VARIABLES] * len(expected)
 
 

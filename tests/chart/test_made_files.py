@@ -51,7 +51,9 @@ def test_helm_lint_finds_nothing() -> None:
 
 
 def test_helm_shows_the_values_that_users_copy() -> None:
-    assert run(["show", "values", str(CHART)]).out.rstrip() == (CHART / "values.yaml").read_text(encoding="utf-8").rstrip()
+    assert (
+        run(["show", "values", str(CHART)]).out.rstrip() == (CHART / "values.yaml").read_text(encoding="utf-8").rstrip()
+    )
 
 
 def test_the_chart_packs_and_the_package_renders(tmp_path: Path) -> None:
