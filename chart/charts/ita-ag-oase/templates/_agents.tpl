@@ -46,9 +46,11 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 {{- $raw := list -}}
 {{- $plain := list -}}
 {{- range $index, $given := .Values.agents -}}
-{{-   $agentName := include "ita-ag-oase.text" (dict "where" (printf "ita-ag-oase.agents[%d].extraEnv.AGENT_NAME" $index) "value" ($given.extraEnv | default dict).AGENT_NAME) -}}
+{{-   $agentName := include "ita-ag-oase.text" (dict "where" (printf
+        "ita-ag-oase.agents[%d].extraEnv.AGENT_NAME" $index) "value" ($given.extraEnv | default dict).AGENT_NAME) -}}
 {{-   if has $agentName $raw -}}
-{{-     fail (printf "\n\ntwo entries of ita-ag-oase.agents have the AGENT_NAME %q: write another one for each, in extraEnv.AGENT_NAME" $agentName) -}}
+{{-     fail (printf
+        "\n\ntwo entries of ita-ag-oase.agents have the AGENT_NAME %q: write another one for each, in extraEnv.AGENT_NAME" $agentName) -}}
 {{-   end -}}
 {{-   $raw = append $raw $agentName -}}
 {{-   $plain = append $plain (printf "%s-%s" (include "ita-ag-oase.name" $) $agentName | trunc 63 | trimSuffix "-") -}}
@@ -71,7 +73,8 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 {{- $usual := printf "%s/%s/%s-ag-oase" ($global.registry | default "docker.io") ($global.organization | default "exastro") ($global.package | default "exastro-it-automation") -}}
 {{- $repository := .image.repository | default $usual -}}
 {{- $tag := .image.tag | default .root.Chart.AppVersion | toString -}}
-{{- $name := ternary (printf "%s@%s" $repository (toString .image.digest)) (printf "%s:%s" $repository $tag) (not (empty .image.digest)) -}}
+{{- $name := ternary (printf
+      "%s@%s" $repository (toString .image.digest)) (printf "%s:%s" $repository $tag) (not (empty .image.digest)) -}}
 {{- $policy := .image.pullPolicy | default "IfNotPresent" -}}
 {{- dict "name" $name "pullPolicy" (ternary "Never" $policy (eq $policy "None")) "isKnown" (eq (include "ita-ag-oase.isKnownTag" $tag) "true") | toJson -}}
 {{- end -}}
@@ -88,10 +91,12 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 {{- $params := dict -}}
 {{- $secret := dict -}}
 {{- range $key, $value := .agent.extraEnv -}}
-{{-   $_ := set $params $key (include "ita-ag-oase.text" (dict "where" (printf "ita-ag-oase.agents[%d].extraEnv.%s" $.index $key) "value" $value)) -}}
+{{-   $_ := set $params $key (include "ita-ag-oase.text" (dict "where" (printf
+        "ita-ag-oase.agents[%d].extraEnv.%s" $.index $key) "value" $value)) -}}
 {{- end -}}
 {{- range $key, $value := .agent.secret -}}
-{{-   $_ := set $secret $key (include "ita-ag-oase.text" (dict "where" (printf "ita-ag-oase.agents[%d].secret.%s" $.index $key) "value" $value)) -}}
+{{-   $_ := set $secret $key (include "ita-ag-oase.text" (dict "where" (printf
+        "ita-ag-oase.agents[%d].secret.%s" $.index $key) "value" $value)) -}}
 {{- end -}}
 {{- range $key, $value := include "ita-ag-oase.ownVariables" . | fromJson -}}
 {{-   if not (or (hasKey $params $key) (hasKey $secret $key)) -}}

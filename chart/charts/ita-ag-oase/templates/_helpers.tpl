@@ -1,10 +1,16 @@
-{{/* Names, labels and values to the letter. */}}
+{{/*
+Names, labels and values to the letter.
+
+For all templates here: in Helm 3.9, `and` and `or` look at all they are given, also where the first decides, and `eq`
+refuses to compare nothing with something.
+*/}}
 
 {{/* The name of the Deployment, and the beginning of all other names. */}}
 {{- define "ita-ag-oase.name" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name | toString | trunc 63 | trimSuffix "-" -}}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" $name) -}}
-{{- fail (printf "\n\nita-ag-oase.nameOverride is %q, which is no name in Kubernetes: write lower-case letters, digits and -, a letter or digit first and last" (toString .Values.nameOverride)) -}}
+{{- fail (printf
+      "\n\nita-ag-oase.nameOverride is %q, which is no name in Kubernetes: write lower-case letters, digits and -, a letter or digit first and last" (toString .Values.nameOverride)) -}}
 {{- end -}}
 {{- $name -}}
 {{- end -}}
@@ -42,10 +48,13 @@ A value as text, to the letter. Helm reads numbers as floating point, which woul
 in full. Beyond 2^53 digits are lost before any template sees them.
 */}}
 {{- define "ita-ag-oase.text" -}}
+{{- if kindIs "float64" .value -}}
+{{-   if or (gt .value 9007199254740991.0) (lt .value -9007199254740991.0) -}}
+{{-     fail (printf "\n\n%s is a number of more digits than Helm can read: write it in quotes" .where) -}}
+{{-   end -}}
+{{- end -}}
 {{- if kindIs "string" .value -}}
 {{- .value -}}
-{{- else if and (kindIs "float64" .value) (or (gt .value 9007199254740991.0) (lt .value -9007199254740991.0)) -}}
-{{- fail (printf "\n\n%s is a number of more digits than Helm can read: write it in quotes" .where) -}}
 {{- else if not (kindIs "invalid" .value) -}}
 {{- toJson .value -}}
 {{- end -}}

@@ -29,7 +29,8 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{-   $facts := dict "root" $ "agent" $agent "given" (index $.Values.agents (int $agent.index)) -}}
 {{-   $warnings = concat $warnings (include "ita-ag-oase.configurationWarnings" $facts | fromJsonArray) (include "ita-ag-oase.credentialWarnings" $facts | fromJsonArray) (include "ita-ag-oase.watchingWarnings" $facts | fromJsonArray) -}}
 {{-   if and $agent.port (has $agent.port $ports) -}}
-{{-     $warnings = append $warnings (printf "agents[%d]: another agent of the pod has STATUS_PORT %d too: write another number" (int $agent.index) (int $agent.port)) -}}
+{{-     $warnings = append $warnings (printf
+        "agents[%d]: another agent of the pod has STATUS_PORT %d too: write another number" (int $agent.index) (int $agent.port)) -}}
 {{-   end -}}
 {{-   $ports = append $ports $agent.port -}}
 {{- end -}}
@@ -47,7 +48,8 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{-   end -}}
 {{- end -}}
 {{- if and $missing (not (or .agent.existingSecret .root.Values.extraEnvFrom)) -}}
-{{-   $warnings = append $warnings (printf "agents[%d]: the agent does not start without %s: write it in extraEnv" (int .agent.index) (join ", " $missing)) -}}
+{{-   $warnings = append $warnings (printf
+        "agents[%d]: the agent does not start without %s: write it in extraEnv" (int .agent.index) (join ", " $missing)) -}}
 {{- end -}}
 {{- toJson $warnings -}}
 {{- end -}}
@@ -60,7 +62,8 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- $hasToken := or $variables.EXASTRO_REFRESH_TOKEN $variables.EXASTRO_REFRESH_TOKEN_FILE -}}
 {{- $hasPassword := and $variables.EXASTRO_USERNAME (or $variables.EXASTRO_PASSWORD $variables.EXASTRO_PASSWORD_FILE) -}}
 {{- if not (or $isElsewhere $hasToken $hasPassword) -}}
-{{-   $warnings = append $warnings (printf "agents[%d]: there is no way to authenticate: write EXASTRO_REFRESH_TOKEN (or EXASTRO_USERNAME and EXASTRO_PASSWORD) in secret, or name a Secret of yours in existingSecret" $index) -}}
+{{-   $warnings = append $warnings (printf
+        "agents[%d]: there is no way to authenticate: write EXASTRO_REFRESH_TOKEN (or EXASTRO_USERNAME and EXASTRO_PASSWORD) in secret, or name a Secret of yours in existingSecret" $index) -}}
 {{- end -}}
 {{- range $variable, $placeholders := dict "EXASTRO_REFRESH_TOKEN" (list "change-this-token" "exastro_refresh_token" "your_exastro_refresh_token") "EXASTRO_PASSWORD" (list "sample-password" "your-ita-user-password") -}}
 {{-   if has (get $variables $variable) $placeholders -}}
@@ -69,7 +72,8 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- end -}}
 {{- range $variable, $value := .given.secret -}}
 {{-   if not (or (kindIs "string" $value) (kindIs "invalid" $value)) -}}
-{{-     $warnings = append $warnings (printf "agents[%d]: %s in secret is written without quotes, so leading zeros and the like are lost: write it in quotes" $index $variable) -}}
+{{-     $warnings = append $warnings (printf
+        "agents[%d]: %s in secret is written without quotes, so leading zeros and the like are lost: write it in quotes" $index $variable) -}}
 {{-   end -}}
 {{- end -}}
 {{- toJson $warnings -}}
@@ -78,9 +82,11 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- define "ita-ag-oase.watchingWarnings" -}}
 {{- $warnings := list -}}
 {{- if not .agent.isKnown -}}
-{{-   $warnings = append $warnings (printf "agents[%d]: whether %s is this agent (2.7.1 or later) cannot be told from its tag, so nothing watches it: leave image.tag empty, or write such a version" (int .agent.index) .agent.image) -}}
+{{-   $warnings = append $warnings (printf
+        "agents[%d]: whether %s is this agent (2.7.1 or later) cannot be told from its tag, so nothing watches it: leave image.tag empty, or write such a version" (int .agent.index) .agent.image) -}}
 {{- else if not .agent.isWatched -}}
-{{-   $warnings = append $warnings (printf "agents[%d]: its status page is off or cannot be reached from outside, so nothing watches it: leave STATUS_PORT and STATUS_ADDRESS out of extraEnv" (int .agent.index)) -}}
+{{-   $warnings = append $warnings (printf
+        "agents[%d]: its status page is off or cannot be reached from outside, so nothing watches it: leave STATUS_PORT and STATUS_ADDRESS out of extraEnv" (int .agent.index)) -}}
 {{- end -}}
 {{- toJson $warnings -}}
 {{- end -}}
@@ -106,15 +112,17 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- $paths := $persistence.mountPath | default dict -}}
 {{- $global := (.Values.global | default dict).agentGlobalDefinition | default dict -}}
 {{- $initImage := .Values.initContainerImage | default dict -}}
-{{- $usesInitImage := and $initImage.repository (not (hasSuffix "/ubi8/ubi-init" $initImage.repository)) -}}
+{{- $pid := ($paths.pid | default dict).path | default "/var/run_app_user/httpd/pid" -}}
+{{- $socket := ($paths.socket | default dict).path | default "/var/run_app_user/httpd/socket" -}}
+{{- $usesInitImage := not (hasSuffix "/ubi8/ubi-init" ($initImage.repository | default "/ubi8/ubi-init")) -}}
 {{- $said := list
       (list "fullnameOverride" .Values.fullnameOverride "write nameOverride")
       (list "service" .Values.service "the agent needs none")
       (list "ingress.enabled" (.Values.ingress | default dict).enabled "use kubectl port-forward to see the status page")
       (list "persistence.reinstall" $persistence.reinstall "delete the volume's data by hand")
       (list "persistence.volumeType" (ne ($persistence.volumeType | default "hostPath") "hostPath") "write persistence.storageClass")
-      (list "persistence.mountPath.pid" (ne ($paths.pid | default dict).path (ternary "/var/run_app_user/httpd/pid" nil (not (empty $paths.pid)))) "leave it out")
-      (list "persistence.mountPath.socket" (ne ($paths.socket | default dict).path (ternary "/var/run_app_user/httpd/socket" nil (not (empty $paths.socket)))) "leave it out")
+      (list "persistence.mountPath.pid" (ne $pid "/var/run_app_user/httpd/pid") "leave it out")
+      (list "persistence.mountPath.socket" (ne $socket "/var/run_app_user/httpd/socket") "leave it out")
       (list "initContainerImage" (or $usesInitImage $initImage.tag) "the first step uses the image of the first agent; volumePermissions.enabled turns it off")
       (list "global.agentGlobalDefinition.name" (ne ($global.name | default "agent-global") "agent-global") "write nameOverride")
       (list "global.agentGlobalDefinition.enabled" (eq (toString $global.enabled) "false") "run kubectl scale to stop the agents") -}}
@@ -136,13 +144,15 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
       (dict "where" "serviceAccount." "given" (.Values.serviceAccount | default dict) "known" $known.serviceAccount) -}}
 {{- range $index, $agent := .Values.agents -}}
 {{-   $places = append $places (dict "where" (printf "agents[%d]." $index) "given" $agent "known" $known.agent) -}}
-{{-   $places = append $places (dict "where" (printf "agents[%d].image." $index) "given" ($agent.image | default dict) "known" $known.image) -}}
+{{-   $places = append $places (dict "where" (printf
+        "agents[%d].image." $index) "given" ($agent.image | default dict) "known" $known.image) -}}
 {{- end -}}
 {{- $warnings := list -}}
 {{- range $place := $places -}}
 {{-   range $key, $_ := $place.given -}}
 {{-     if not (has $key $place.known) -}}
-{{-       $warnings = append $warnings (printf "%s%s is not known and has no effect: the chart's README lists what there is" $place.where $key) -}}
+{{-       $warnings = append $warnings (printf
+        "%s%s is not known and has no effect: the chart's README lists what there is" $place.where $key) -}}
 {{-     end -}}
 {{-   end -}}
 {{- end -}}

@@ -15,7 +15,8 @@
 {{-     $isMounted = or $isMounted (hasPrefix (printf "%s/" (trimSuffix "/" .)) (printf "%s/" $store)) -}}
 {{-   end -}}
 {{-   if not $isMounted -}}
-{{-     fail (printf "\n\nSTORAGEPATH of ita-ag-oase.agents[%d] is %s, but the volume is mounted at %s: leave STORAGEPATH out, or write the same path in ita-ag-oase.persistence.mountPath.storage" (int $agent.index) $store $paths.storage) -}}
+{{-     fail (printf
+        "\n\nSTORAGEPATH of ita-ag-oase.agents[%d] is %s, but the volume is mounted at %s: leave STORAGEPATH out, or write the same path in ita-ag-oase.persistence.mountPath.storage" (int $agent.index) $store $paths.storage) -}}
 {{-   end -}}
 {{- end -}}
 {{- end -}}
