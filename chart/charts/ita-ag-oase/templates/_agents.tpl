@@ -1,7 +1,7 @@
 {{/*
 The agents with everything decided, as a JSON list, so that each object is written from the same facts. Of each:
 
-  index, agentName       where it stands in the list; AGENT_NAME as it was written
+  index                  where it stands in the list
   name                   of its container and objects
   image, pullPolicy
   params, secret         its variables, as texts
@@ -15,13 +15,13 @@ The agents with everything decided, as a JSON list, so that each object is writt
 {{- $names := include "ita-ag-oase.agentNames" . | fromJsonArray -}}
 {{- range $index, $given := .Values.agents -}}
 {{-   $image := include "ita-ag-oase.image" (dict "root" $ "image" ($given.image | default dict)) | fromJson -}}
-{{-   $variables := include "ita-ag-oase.variables" (dict "root" $ "index" $index "agent" $given "name" (index $names $index)) | fromJson -}}
+{{-   $facts := dict "root" $ "index" $index "agent" $given "name" (index $names $index) -}}
+{{-   $variables := include "ita-ag-oase.variables" $facts | fromJson -}}
 {{-   $effective := merge (dict) $variables.secret $variables.params -}}
 {{-   $port := $effective.STATUS_PORT | default "9879" | int -}}
 {{-   $isReachable := not (regexMatch "^(127[.].*|::1)$" ($effective.STATUS_ADDRESS | default "127.0.0.1")) -}}
-{{-   $facts := dict
+{{-   $agents = append $agents (dict
         "index" $index
-        "agentName" ($effective.AGENT_NAME | default "")
         "name" (index $names $index)
         "image" $image.name
         "pullPolicy" $image.pullPolicy
@@ -32,8 +32,7 @@ The agents with everything decided, as a JSON list, so that each object is writt
         "secretFiles" ($given.secretFiles | default dict)
         "resources" ($given.resources | default dict)
         "port" $port
-        "isWatched" (and $image.isKnown $isReachable (ne $port 0)) -}}
-{{-   $agents = append $agents $facts -}}
+        "isWatched" (and $image.isKnown $isReachable (ne $port 0))) -}}
 {{- end -}}
 {{- toJson $agents -}}
 {{- end -}}
@@ -46,11 +45,12 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 {{- $raw := list -}}
 {{- $plain := list -}}
 {{- range $index, $given := .Values.agents -}}
-{{-   $agentName := include "ita-ag-oase.text" (dict "where" (printf
-        "ita-ag-oase.agents[%d].extraEnv.AGENT_NAME" $index) "value" ($given.extraEnv | default dict).AGENT_NAME) -}}
+{{-   $where := printf "ita-ag-oase.agents[%d].extraEnv.AGENT_NAME" $index -}}
+{{-   $agentName := include "ita-ag-oase.text" (dict "where" $where "value" ($given.extraEnv | default dict).AGENT_NAME) -}}
 {{-   if has $agentName $raw -}}
 {{-     fail (printf
-        "\n\ntwo entries of ita-ag-oase.agents have the AGENT_NAME %q: write another one for each, in extraEnv.AGENT_NAME" $agentName) -}}
+        "\n\ntwo entries of ita-ag-oase.agents have the AGENT_NAME %q: write another one for each, in extraEnv.AGENT_NAME"
+        $agentName) -}}
 {{-   end -}}
 {{-   $raw = append $raw $agentName -}}
 {{-   $plain = append $plain (printf "%s-%s" (include "ita-ag-oase.name" $) $agentName | trunc 63 | trimSuffix "-") -}}
@@ -60,7 +60,8 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 {{-   $isValid := regexMatch "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" $name -}}
 {{-   $isSingle := not (has $name (concat (slice $plain 0 $index) (slice $plain (add1 $index | int)))) -}}
 {{-   if not (and $isValid $isSingle) -}}
-{{-     $name = printf "%s-%s" (regexReplaceAll "[^a-z0-9-]+" (lower $name) "-" | trunc 54 | trimAll "-") (index $raw $index | sha256sum | trunc 8) -}}
+{{-     $readable := regexReplaceAll "[^a-z0-9-]+" (lower $name) "-" | trunc 54 | trimAll "-" -}}
+{{-     $name = printf "%s-%s" $readable (index $raw $index | sha256sum | trunc 8) -}}
 {{-   end -}}
 {{-   $names = append $names $name -}}
 {{- end -}}
@@ -70,13 +71,22 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 {{/* An image's name and pullPolicy, and whether it is surely this agent and not the one that it replaces. */}}
 {{- define "ita-ag-oase.image" -}}
 {{- $global := ((.root.Values.global | default dict).agentGlobalDefinition | default dict).image | default dict -}}
-{{- $usual := printf "%s/%s/%s-ag-oase" ($global.registry | default "docker.io") ($global.organization | default "exastro") ($global.package | default "exastro-it-automation") -}}
+{{- $usual := printf "%s/%s/%s-ag-oase"
+      ($global.registry | default "docker.io")
+      ($global.organization | default "exastro")
+      ($global.package | default "exastro-it-automation") -}}
 {{- $repository := .image.repository | default $usual -}}
 {{- $tag := .image.tag | default .root.Chart.AppVersion | toString -}}
-{{- $name := ternary (printf
-      "%s@%s" $repository (toString .image.digest)) (printf "%s:%s" $repository $tag) (not (empty .image.digest)) -}}
+{{- $name := printf "%s:%s" $repository $tag -}}
+{{- with .image.digest -}}
+{{-   $name = printf "%s@%s" $repository . -}}
+{{- end -}}
 {{- $policy := .image.pullPolicy | default "IfNotPresent" -}}
-{{- dict "name" $name "pullPolicy" (ternary "Never" $policy (eq $policy "None")) "isKnown" (eq (include "ita-ag-oase.isKnownTag" $tag) "true") | toJson -}}
+{{- $image := dict
+      "name" $name
+      "pullPolicy" (ternary "Never" $policy (eq $policy "None"))
+      "isKnown" (eq (include "ita-ag-oase.isKnownTag" $tag) "true") -}}
+{{- toJson $image -}}
 {{- end -}}
 
 {{/* Whether a tag is a version that this project has made: the first one or a later one. */}}
@@ -88,16 +98,9 @@ alike by the cut, it is made one, and a hash keeps them apart. Names that worked
 
 {{/* An agent's variables, as texts: {params, secret}. What the chart adds stands back behind what was written. */}}
 {{- define "ita-ag-oase.variables" -}}
-{{- $params := dict -}}
-{{- $secret := dict -}}
-{{- range $key, $value := .agent.extraEnv -}}
-{{-   $_ := set $params $key (include "ita-ag-oase.text" (dict "where" (printf
-        "ita-ag-oase.agents[%d].extraEnv.%s" $.index $key) "value" $value)) -}}
-{{- end -}}
-{{- range $key, $value := .agent.secret -}}
-{{-   $_ := set $secret $key (include "ita-ag-oase.text" (dict "where" (printf
-        "ita-ag-oase.agents[%d].secret.%s" $.index $key) "value" $value)) -}}
-{{- end -}}
+{{- $where := printf "ita-ag-oase.agents[%d]" .index -}}
+{{- $params := include "ita-ag-oase.texts" (dict "where" (printf "%s.extraEnv" $where) "values" .agent.extraEnv) | fromJson -}}
+{{- $secret := include "ita-ag-oase.texts" (dict "where" (printf "%s.secret" $where) "values" .agent.secret) | fromJson -}}
 {{- range $key, $value := include "ita-ag-oase.ownVariables" . | fromJson -}}
 {{-   if not (or (hasKey $params $key) (hasKey $secret $key)) -}}
 {{-     $_ := set $params $key $value -}}

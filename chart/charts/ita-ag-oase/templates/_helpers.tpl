@@ -9,8 +9,9 @@ refuses to compare nothing with something.
 {{- define "ita-ag-oase.name" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name | toString | trunc 63 | trimSuffix "-" -}}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" $name) -}}
-{{- fail (printf
-      "\n\nita-ag-oase.nameOverride is %q, which is no name in Kubernetes: write lower-case letters, digits and -, a letter or digit first and last" (toString .Values.nameOverride)) -}}
+{{-   fail (printf
+        "\n\nita-ag-oase.nameOverride is %q, which is no name in Kubernetes: write lower-case letters, digits and -, a letter or digit first and last"
+        (toString .Values.nameOverride)) -}}
 {{- end -}}
 {{- $name -}}
 {{- end -}}
@@ -60,10 +61,23 @@ in full. Beyond 2^53 digits are lost before any template sees them.
 {{- end -}}
 {{- end -}}
 
+{{/* A map of values as texts. Takes {where, values}. */}}
+{{- define "ita-ag-oase.texts" -}}
+{{- $texts := dict -}}
+{{- range $key, $value := .values -}}
+{{-   $_ := set $texts $key (include "ita-ag-oase.text" (dict "where" (printf "%s.%s" $.where $key) "value" $value)) -}}
+{{- end -}}
+{{- toJson $texts -}}
+{{- end -}}
+
 {{/* Where things are mounted: storage, home and tmp. */}}
 {{- define "ita-ag-oase.paths" -}}
 {{- $given := (.Values.persistence | default dict).mountPath | default dict -}}
-{{- dict "storage" ($given.storage | default "/storage") "home" ($given.homeDir | default "/home/app_user") "tmp" ($given.tmp | default "/tmp") | toJson -}}
+{{- $paths := dict
+      "storage" ($given.storage | default "/storage")
+      "home" ($given.homeDir | default "/home/app_user")
+      "tmp" ($given.tmp | default "/tmp") -}}
+{{- toJson $paths -}}
 {{- end -}}
 
 {{- define "ita-ag-oase.isKept" -}}

@@ -27,14 +27,21 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- $ports := list -}}
 {{- range $agent := include "ita-ag-oase.agents" . | fromJsonArray -}}
 {{-   $facts := dict "root" $ "agent" $agent "given" (index $.Values.agents (int $agent.index)) -}}
-{{-   $warnings = concat $warnings (include "ita-ag-oase.configurationWarnings" $facts | fromJsonArray) (include "ita-ag-oase.credentialWarnings" $facts | fromJsonArray) (include "ita-ag-oase.watchingWarnings" $facts | fromJsonArray) -}}
+{{-   $warnings = concat $warnings
+        (include "ita-ag-oase.configurationWarnings" $facts | fromJsonArray)
+        (include "ita-ag-oase.credentialWarnings" $facts | fromJsonArray)
+        (include "ita-ag-oase.watchingWarnings" $facts | fromJsonArray) -}}
 {{-   if and $agent.port (has $agent.port $ports) -}}
 {{-     $warnings = append $warnings (printf
         "agents[%d]: another agent of the pod has STATUS_PORT %d too: write another number" (int $agent.index) (int $agent.port)) -}}
 {{-   end -}}
 {{-   $ports = append $ports $agent.port -}}
 {{- end -}}
-{{- concat $warnings (include "ita-ag-oase.storageWarnings" . | fromJsonArray) (include "ita-ag-oase.unusedWarnings" . | fromJsonArray) (include "ita-ag-oase.unknownWarnings" . | fromJsonArray) | toJson -}}
+{{- $warnings = concat $warnings
+      (include "ita-ag-oase.storageWarnings" . | fromJsonArray)
+      (include "ita-ag-oase.unusedWarnings" . | fromJsonArray)
+      (include "ita-ag-oase.unknownWarnings" . | fromJsonArray) -}}
+{{- toJson $warnings -}}
 {{- end -}}
 
 {{/* Variables without which the agent does not start. Takes {root, agent}, as the next ones do. */}}
@@ -65,7 +72,10 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{-   $warnings = append $warnings (printf
         "agents[%d]: there is no way to authenticate: write EXASTRO_REFRESH_TOKEN (or EXASTRO_USERNAME and EXASTRO_PASSWORD) in secret, or name a Secret of yours in existingSecret" $index) -}}
 {{- end -}}
-{{- range $variable, $placeholders := dict "EXASTRO_REFRESH_TOKEN" (list "change-this-token" "exastro_refresh_token" "your_exastro_refresh_token") "EXASTRO_PASSWORD" (list "sample-password" "your-ita-user-password") -}}
+{{- $examples := dict
+      "EXASTRO_REFRESH_TOKEN" (list "change-this-token" "exastro_refresh_token" "your_exastro_refresh_token")
+      "EXASTRO_PASSWORD" (list "sample-password" "your-ita-user-password") -}}
+{{- range $variable, $placeholders := $examples -}}
 {{-   if has (get $variables $variable) $placeholders -}}
 {{-     $warnings = append $warnings (printf "agents[%d]: %s is still the example: write your own in secret" $index $variable) -}}
 {{-   end -}}

@@ -125,10 +125,12 @@ minutes, unless something was written about that.
 {{- range $taint := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" -}}
 {{-   $isTold := false -}}
 {{-   range $.Values.tolerations -}}
-{{-     $isTold = or $isTold (and (eq (.key | default $taint) $taint) (eq (.effect | default "NoExecute") "NoExecute")) -}}
+{{-     $isMeant := and (eq (.key | default $taint) $taint) (eq (.effect | default "NoExecute") "NoExecute") -}}
+{{-     $isTold = or $isTold $isMeant -}}
 {{-   end -}}
 {{-   if not $isTold -}}
-{{-     $tolerations = append $tolerations (dict "key" $taint "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" $.Values.nodeFailureSeconds) -}}
+{{-     $tolerations = append $tolerations (dict
+          "key" $taint "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" $.Values.nodeFailureSeconds) -}}
 {{-   end -}}
 {{- end -}}
 {{- end -}}
