@@ -167,6 +167,7 @@ def test_uninstalling_takes_the_claim_along_where_that_is_wanted() -> None:
 
 _ACCOUNTS = [
     pytest.param({"create": True}, ["ita-ag-oase"], "ita-ag-oase", id="made"),
+    pytest.param({"create": "true"}, ["ita-ag-oase"], "ita-ag-oase", id="made-by-a-text"),
     pytest.param({"create": True, "name": "mine"}, ["mine"], "mine", id="made-under-a-name"),
     pytest.param({"create": False, "name": "mine"}, [], "mine", id="there-already"),
     pytest.param({"create": False}, [], "default", id="none"),

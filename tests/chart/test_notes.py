@@ -172,8 +172,8 @@ _STORAGE: list[Any] = [
     (
         {"persistence": {"enabled": False}},
         (
-            "persistence.enabled is off: events that wait for delivery are lost with the pod. Turn it on but for "
-            "trying out."
+            "persistence.enabled is off: events that wait for delivery are lost with the pod. Turn it on, except "
+            "for trying out."
         ),
     ),
     (

@@ -41,7 +41,13 @@ pvc-{{ include "ita-ag-oase.name" . }}
 
 {{- define "ita-ag-oase.serviceAccountName" -}}
 {{- $account := .Values.serviceAccount | default dict -}}
-{{- $account.name | default (ternary (include "ita-ag-oase.name" .) "default" ($account.create | default false)) -}}
+{{- if $account.name -}}
+{{- $account.name -}}
+{{- else if $account.create -}}
+{{- include "ita-ag-oase.name" . -}}
+{{- else -}}
+default
+{{- end -}}
 {{- end -}}
 
 {{/*

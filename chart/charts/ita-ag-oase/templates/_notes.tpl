@@ -105,7 +105,7 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- $warnings := list -}}
 {{- $persistence := .Values.persistence | default dict -}}
 {{- if not $persistence.enabled -}}
-{{-   $warnings = append $warnings "persistence.enabled is off: events that wait for delivery are lost with the pod. Turn it on but for trying out" -}}
+{{-   $warnings = append $warnings "persistence.enabled is off: events that wait for delivery are lost with the pod. Turn it on, except for trying out" -}}
 {{- end -}}
 {{- if and (not $persistence.selector) (ne (empty $persistence.matchLabels) (empty $persistence.matchExpressions)) -}}
 {{-   $warnings = append $warnings "persistence.matchLabels and matchExpressions are heeded only together, since an existing claim cannot be changed: for a new claim write persistence.selector, or use claimRef in the volume or persistence.volumeName" -}}
