@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check catalogs bench soak soak-model screenshots lock clean
+.PHONY: help demo test check catalogs bench soak soak-model screenshots chart-golden lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ soak-model: $(VENV)/.ready ## the model of exactly-once delivery with many thous
 
 screenshots: $(VENV)/.ready ## the pictures of the status page in docs/images (needs chromium, fonts-noto-cjk, pngquant)
 	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
+
+chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, the table of its README, golden renderings
+	@PYTHONPATH=tests $(BIN)/python -m chart_files
 
 lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
