@@ -55,6 +55,15 @@ _OF_STORE = operator.itemgetter(1, 3, 4, 5, 6)
 _PARTS_OF_STORE = ("outbox", "store", "ledger_imbalance")
 _FACTS_OF_STORE = ("name", "last_success", "lag_seconds", "ledger")
 _NOT_KNOWN = Text("not known")
+_NOT_ASKED = ExastroStatus(
+    url="",
+    is_reachable=None,
+    last_success=None,
+    trouble=None,
+    token_until=None,
+    settings_fetched=None,
+    clock_difference_seconds=None,
+)
 
 
 class Agent(StrEnum):
@@ -128,7 +137,7 @@ def _by_store(path: Path, settings: Settings | None) -> Status:
         now=now,
         interval_seconds=float(settings.execute_interval) if settings else 0.0,
         sources=tuple(_source(name, figures, now) for name in sorted(figures.read_until)),
-        exastro=ExastroStatus("", None, None, None, None, None, None),
+        exastro=_NOT_ASKED,
         outbox=_outbox(figures, now),
         store=_store(path, figures, settings),
         ledger_imbalance=figures.imbalance,
