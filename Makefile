@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak soak-model image image-test lock clean
+.PHONY: help demo test check catalogs bench soak soak-model screenshots chart-golden image image-test lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ check: $(VENV)/.ready ## what must be green before a commit: style, types, struc
 	$(BIN)/lint-imports
 	$(MAKE) test
 
+catalogs: $(VENV)/.ready ## bring the catalogues of messages in line with the source, and name what is not translated yet
+	@PYTHONPATH=tests $(BIN)/python -m catalogs
+
 bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
 	@PYTHONPATH="$(CURDIR)/tests" $(BIN)/python bench/bench.py
 
@@ -43,6 +46,12 @@ image: ## build the image with docker, podman or buildah, whichever is there (TA
 
 image-test: $(VENV)/.ready ## build the image on a base made from Debian and this Python, and run it (root and Debian needed)
 	@IMAGE_TEST=1 $(BIN)/pytest -n 0 tests/image
+
+screenshots: $(VENV)/.ready ## the pictures of the status page in docs/images (needs chromium, fonts-noto-cjk, pngquant)
+	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
+
+chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, the table of its README, golden renderings
+	@PYTHONPATH=tests $(BIN)/python -m chart_files
 
 lock: $(VENV)/.ready ## renew requirements*.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

@@ -16,6 +16,7 @@ from ita_ag_oase.demo.exastro import ORGANIZATION, PASSWORD, USERNAME, WORKSPACE
 from ita_ag_oase.demo.loopback import Reply, Request
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.model import Collection, Event, Labels, Saved, TakeOver
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
@@ -133,8 +134,14 @@ class Bench:
             self.taken_over = await self.before_register(self.store)
         self.http = httpx.AsyncClient(transport=self.answering)
         client = ExastroClient(self.http, httpx.BasicAuth(USERNAME, PASSWORD), base_url=BASE_URL)
+        self.health = Health(now=lambda: self.now)
         self.delivery = self.delivery_type(
-            self.store, client, max_events=self._batch_events, max_bytes=self._batch_bytes, now=lambda: self.now
+            self.store,
+            client,
+            self.health,
+            max_events=self._batch_events,
+            max_bytes=self._batch_bytes,
+            now=lambda: self.now,
         )
         for name, row in self.rows.items():
             await self.store.register(row["EVENT_COLLECTION_SETTINGS_ID"], name, int(self.now))

@@ -91,7 +91,8 @@ class Judge(Answering):
         if fault == LATE:
             self._held.append(request)
             return Reply(is_cut=True)
-        self._is_settling = True
+        # Of a fate that stays unknown only Exastro's words are noted, and the same request must come again.
+        self._is_settling = fault is None or fault in UNPROCESSED
         return OWN_FAULTS[fault] if fault in OWN_FAULTS else self._compare(request, fault)
 
     def note_end(self, *, is_settled: bool) -> None:
@@ -113,6 +114,14 @@ class Judge(Answering):
         """Note that the agent forgot everything: its requests, and the keys that it gave."""
         self._pending = None
         self._latest_key.clear()
+
+    def saved_under(self, setting_id: str, agent_name: str, key: int | None) -> list[int]:
+        """Return the events that Exastro saved under a key, in their order."""
+        return [
+            event["id"]
+            for owner, name, time, event in self.plain.saved
+            if (owner, name, time) == (setting_id, agent_name, key)
+        ]
 
     def was_unsure(self, setting_id: str, number: int) -> bool:
         """Whether the fate of a request of its setting was unknown since this event was offered first."""

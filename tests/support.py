@@ -3,7 +3,9 @@
 Nothing here asserts; what cannot happen raises AssertionError with the agent's last words.
 """
 
+import contextlib
 import datetime as dt
+import http.client
 import ipaddress
 import itertools
 import json
@@ -11,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,9 +27,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client.parser import text_string_to_metric_families
 
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
+from ita_ag_oase.text import Text
 
 MODULE = (sys.executable, "-m", "ita_ag_oase")
 SCRIPT = (str(Path(sys.executable).with_name("ita-ag-oase")),)
@@ -35,6 +40,11 @@ SCRIPT = (str(Path(sys.executable).with_name("ita-ag-oase")),)
 PATIENCE_SECONDS = 40.0
 _LOOK_AGAIN_SECONDS = 0.02
 _LAST_WORDS = 12
+
+
+def in_english(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return captured log lines with the texts in them told in English."""
+    return [{name: str(fact) if isinstance(fact, Text) else fact for name, fact in line.items()} for line in lines]
 
 
 def wait_until(
@@ -55,6 +65,48 @@ def wait_until(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}\n{last_words()}")
         time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class StatusPage:
+    """What an agent's status server says, asked on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return status and body of an answer; 0 and nothing where nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            except (OSError, http.client.HTTPException):
+                return 0, ""
+
+    @property
+    def status(self) -> Any:
+        """What /status.json tells."""
+        return json.loads(self.ask("/status.json")[1])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The agent's own metrics but for buckets, as Prometheus reads them: by what stands before the value."""
+        families = text_string_to_metric_families(self.ask("/metrics")[1])
+        return {
+            sample.name.removeprefix("oase_agent_")
+            + "".join(f" {sample.labels[name]}" for name in sorted(sample.labels)): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.startswith("oase_agent_") and "le" not in sample.labels
+        }
 
 
 def do_without(missing: str) -> NoReturn:
@@ -200,6 +252,7 @@ class Deployment:
             "AGENT_NAME": f"test-{uuid.uuid4().hex[:12]}",
             "EXECUTE_INTERVAL": "3",
             "LOG_LEVEL": "DEBUG",
+            "STATUS_PORT": "0",
             **environment,
         }
         folder.mkdir()
@@ -499,26 +552,35 @@ def wait_for_all(agent: AgentProcess, exastro: DemoExastro, *sources: ListSource
     agent.wait_until(lambda: wanted <= exastro.counts.keys(), "everything at Exastro")
 
 
+def deliver_once(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> None:
+    """Let an agent deliver what a source has, and end it."""
+    agent = deployment.start()
+    wait_for_all(agent, exastro, source)
+    agent.wait_until_delivered()
+    if agent.terminate() != 0:
+        raise AssertionError("it did not end well")
+
+
 def wait_for_polls(agent: AgentProcess, source: ScriptedSource, count: int) -> None:
     """Return once a source was asked so many times."""
     agent.wait_until(lambda: len(source.polls) >= count, f"poll {count} of {source.name}")
 
 
-def self_signed(folder: Path) -> Path:
-    """Return the file of a certificate for 127.0.0.1 and its key."""
+def self_signed(folder: Path, *, days: int = 1, address: str = "127.0.0.1", name: str = "certificate.pem") -> Path:
+    """Return the file of a certificate for an address, valid for so many days from now on, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    owner = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "source.test")])
+    host = x509.IPAddress(ipaddress.ip_address(address))
     moment = dt.datetime.now(dt.UTC)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(moment - dt.timedelta(days=1))
-        .not_valid_after(moment + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        x509.CertificateBuilder(owner, owner, key.public_key(), x509.random_serial_number())
+        .not_valid_before(moment - dt.timedelta(days=100))
+        .not_valid_after(moment + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([host]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "certificate.pem"
+    path = folder / name
     path.write_bytes(certificate.public_bytes(pem) + private)
     return path

@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 
@@ -86,6 +88,23 @@ class Relay(Listener):
             return True
         self.cut_after -= len(data)
         return self.cut_after > 0
+
+
+class TlsRelay(Listener):
+    """Takes TLS off and passes everything on to a server; `certificate` is the file of one with its key."""
+
+    def __init__(self, port: int, certificate: Path) -> None:
+        super().__init__(self._relay)
+        self._port = port
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+
+    def _relay(self, client: socket.socket) -> None:
+        with (
+            self._context.wrap_socket(client, server_side=True) as unwrapped,
+            socket.create_connection(("127.0.0.1", self._port)) as server,
+        ):
+            _join(unwrapped, server, bool, bool)
 
 
 class SocksServer(Listener):

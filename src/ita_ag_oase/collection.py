@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.events import extract
-from ita_ag_oase.events.extract import Extraction, Extractor
+from ita_ag_oase.events.extract import Extractor
 from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Portion, Saved
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.source import Source
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
@@ -33,12 +37,20 @@ class Collector:
     """Polls one setting's source and saves what is new. Raises SettingInvalid for keys that are no JMESPath."""
 
     def __init__(
-        self, setting: CollectionSetting, source: Source, store: Store, clock: SteadyClock, *, agent_name: str
+        self,
+        setting: CollectionSetting,
+        source: Source,
+        store: Store,
+        clock: SteadyClock,
+        health: Health,
+        *,
+        agent_name: str,
     ) -> None:
         self._setting = setting
         self._source = source
         self._store = store
         self._clock = clock
+        self._health = health
         self._agent_name = agent_name
         self._extractor = Extractor.of(setting)
         self._told: frozenset[str] = frozenset()
@@ -71,44 +83,25 @@ class Collector:
         _log.debug("collection_started", code="AGT-10011", setting=self._setting.name)
         answer = await self._source.fetch(cursor, now)
         if self._clock.moves != moves:
-            raise StoreUnavailable("the clock was set during the poll: it comes again", reason=Reason.CLOCK)
+            raise StoreUnavailable(Text("the clock was set during the poll: it comes again"), reason=Reason.CLOCK)
+        found = collection_of(self._setting, self._extractor, answer, now, agent_name=self._agent_name)
         unusable: Counter[str] = Counter()
-        saved = await self._store.save(self._read(answer, now, unusable))
+        saved = await self._store.save(replace(found, events=_counted(found.events, unusable)))
+        self._health.events_saved(self._setting.name, saved, unusable=unusable.total())
         self._tell(saved)
         self._tell_unusable(unusable)
         return saved, isinstance(answer, Portion) and answer.has_more
 
-    def _read(self, answer: Payload | Portion, now: float, unusable: Counter[str]) -> Collection:
-        if isinstance(answer, Portion):
-            return self._collection(now, answer.events, moves_cursor=not answer.has_more, position=answer.position)
-        extraction: Extraction = self._extractor.extract(answer, now_microseconds=int(now * 1_000_000))
-        return self._collection(now, _counted(extraction.events, unusable), moves_cursor=extraction.has_key)
-
-    def _collection(
-        self, now: float, events: Iterable[Event], *, moves_cursor: bool, position: str | None = None
-    ) -> Collection:
-        fetched_time = int(now)
-        labels = Labels(
-            setting_id=self._setting.id,
-            setting_name=self._setting.name,
-            fetched_time=fetched_time,
-            end_time=fetched_time + self._setting.ttl_seconds,
-            # Mails have none (protocol section 2.7), and only they come in portions.
-            has_event_id=position is None,
-        )
-        return Collection(
-            setting_id=self._setting.id,
-            agent_name=self._agent_name,
-            labels=labels,
-            events=events,
-            moves_cursor=moves_cursor,
-            position=position,
-        )
-
     def _tell(self, saved: Saved) -> None:
-        facts = {"setting": self._setting.name, "new": saved.new, "known": saved.known, "repeated": saved.repeated}
         tell = _log.info if saved.new else _log.debug
-        tell("collection_finished", code="AGT-10012", **facts)
+        tell(
+            "collection_finished",
+            code="AGT-10012",
+            setting=self._setting.name,
+            new=saved.new,
+            known=saved.known,
+            repeated=saved.repeated,
+        )
 
     def _tell_unusable(self, unusable: Counter[str]) -> None:
         """Warn of each reason why events are unusable when it comes up, and not again while it lasts."""
@@ -119,9 +112,32 @@ class Collector:
                 setting=self._setting.name,
                 events=unusable[reason],
                 detail=reason,
-                action="Exastro shows them as unusable: check the setting's keys and flags, and what the source says",
             )
         self._told = frozenset(unusable)
+
+
+def collection_of(
+    setting: CollectionSetting, extractor: Extractor, answer: Payload | Portion, now: float, *, agent_name: str
+) -> Collection:
+    """Return what is to be saved of the answer to a poll that started at `now` (epoch seconds).
+
+    Its events are made as they are asked for. Raises SourceUnreadable for an answer that is no JSON, also while they
+    are made.
+    """
+    fetched_time = int(now)
+    labels = Labels(
+        setting_id=setting.id,
+        setting_name=setting.name,
+        fetched_time=fetched_time,
+        end_time=fetched_time + setting.ttl_seconds,
+        # Mails have none (protocol section 2.7), and only they come in portions.
+        has_event_id=isinstance(answer, Payload),
+    )
+    collection = partial(Collection, setting_id=setting.id, agent_name=agent_name, labels=labels)
+    if isinstance(answer, Portion):
+        return collection(events=answer.events, moves_cursor=not answer.has_more, position=answer.position)
+    extraction = extractor.extract(answer, now_microseconds=int(now * 1_000_000))
+    return collection(events=extraction.events, moves_cursor=extraction.has_key)
 
 
 def _counted(events: Iterable[Event], unusable: Counter[str]) -> Iterator[Event]:

@@ -1,18 +1,21 @@
 """One round of delivery: take a batch, post it, settle what became of it. A step without a loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from ita_ag_oase import __version__, clock
-from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.wire import Verdict
 from ita_ag_oase.model import Batch, Group, Settlement
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.outbox import DAMAGED, BatchLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text, Told
 
 _log = structlog.get_logger()
 
@@ -34,17 +37,21 @@ class Delivery:
         self,
         store: Store,
         client: ExastroClient,
+        health: Health,
         *,
         max_events: int,
         max_bytes: int,
         now: Callable[[], float] = clock.now,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._store = store
         self._client = client
+        self._health = health
         self._max_events = max_events
         self._max_bytes = self._configured_bytes = max_bytes
         self._passed_in_a_row = 0
         self._now = now
+        self._redact = redact
         self._passed_bytes = 0
         self._max_groups = _MAX_GROUPS
         self._leap_seconds = _FIRST_LEAP_SECONDS
@@ -74,15 +81,16 @@ class Delivery:
         _log.debug("batch_sending", code="AGT-10017", events=batch.event_count, groups=len(batch.groups), bytes=size)
         started = asyncio.get_running_loop().time()
         try:
-            messages = await self._client.post_events(body)
+            with self._health.posting(size):
+                messages = await self._client.post_events(body)
         except ExastroUnavailable as err:
-            if err.is_unprocessed:
-                await self._store.withdraw(batch)
+            await self._note_failure(batch, err)
             raise
         except ExastroRejected as err:
             await self._narrow(batch, err, size=size)
             return 0
         settlement = await self._settle(batch, messages, size=size)
+        self._health.batch_settled(batch, settlement)
         done = settlement.saved | settlement.already_saved
         delivered = sum(group.event_count for group in batch.groups if group.number in done)
         if done:
@@ -96,6 +104,14 @@ class Delivery:
             )
         return delivered
 
+    async def _note_failure(self, batch: Batch, err: ExastroUnavailable) -> None:
+        if err.is_unprocessed:
+            await self._store.withdraw(batch, self._redact(str(err)))
+            return
+        # Nothing depends on it: what is wrong with the store comes up again when the request does.
+        with contextlib.suppress(StoreUnavailable, StoreDamaged):
+            await self._store.note_answer(batch, self._redact(str(err)))
+
     def _widen(self, size: int) -> None:
         self._passed_bytes = max(self._passed_bytes, size)
         self._passed_in_a_row += 1
@@ -108,17 +124,18 @@ class Delivery:
     async def _narrow(self, batch: Batch, err: ExastroRejected, *, size: int) -> None:
         """Cut down what was refused, until what is refused alone is a single event or group, and park that."""
         first = batch.groups[0]
+        answer = self._redact(str(err))
         is_too_large = err.reason is Reason.TOO_LARGE
         # Codes of the whole group, so that its events are not to blame.
         is_about_group = "499-018" in str(err)
         if is_too_large and batch.event_count == 1 and size <= self._passed_bytes:
             # More has passed before, so this may pass, too: once more, before it counts.
             self._passed_bytes = 0
-            await self._store.withdraw(batch)
-            raise ExastroUnavailable(str(err), reason=err.reason, is_unprocessed=True) from err
+            await self._store.withdraw(batch, answer)
+            raise ExastroUnavailable(err.text, reason=err.reason, is_unprocessed=True) from err
         if len(batch.groups) == 1 and (first.event_count == 1 or (is_about_group and not is_too_large)):
-            await self._store.withdraw(batch)
-            await self._park({first: str(err)}, batch)
+            await self._store.withdraw(batch, answer)
+            await self._park({first: err.text}, batch)
             return
         if is_too_large:
             self._remember_too_large(size)
@@ -128,14 +145,14 @@ class Delivery:
             "batch_cut",
             code="AGT-10020",
             reason=err.reason,
-            detail=str(err),
+            detail=err.text,
             events=batch.event_count,
             groups=len(batch.groups),
             bytes=size,
         )
         if len(batch.groups) > 1:
-            await self._store.dissolve(batch)
-        elif not await self._store.cut(batch, int(self._now())):
+            await self._store.dissolve(batch, answer)
+        elif not await self._store.cut(batch, int(self._now()), answer):
             self._tell_parked({first: DAMAGED})
 
     def _remember_too_large(self, size: int) -> None:
@@ -165,14 +182,19 @@ class Delivery:
         already: set[int] = set()
         collided: dict[int, int] = {}
         parked: dict[int, str] = {}
+        answers: dict[int, str] = {}
         for message in messages:
             group = _addressee(message, open_groups)
             if group is None:
                 _log.warning("message_unclear", code="AGT-10020", detail=message[:256])
-                return Settlement(already_saved=frozenset(already), collided=collided, parked=parked), False
+                settlement = Settlement(
+                    already_saved=frozenset(already), collided=collided, parked=parked, answers=answers
+                )
+                return settlement, False
             open_groups.remove(group)
+            answers[group.number] = self._redact(message)[:256]
             if wire.verdict_of(message) is Verdict.REFUSED:
-                parked[group.number] = message[:256]
+                parked[group.number] = answers[group.number]
             elif group.was_offered:
                 already.add(group.number)
             else:
@@ -180,7 +202,7 @@ class Delivery:
         if not collided:
             self._leap_seconds = _FIRST_LEAP_SECONDS
         saved = frozenset(group.number for group in open_groups)
-        return Settlement(saved, frozenset(already), collided, parked), True
+        return Settlement(saved, frozenset(already), collided, parked, answers), True
 
     def _taken_until(self, message: str, group: Group) -> int:
         told = wire.greatest_time(message)
@@ -189,14 +211,14 @@ class Delivery:
         self._leap_seconds *= 2
         return group.fetched_time + self._leap_seconds
 
-    async def _park(self, reasons: dict[Group, str], batch: Batch) -> None:
-        parked = {group.number: reason[:256] for group, reason in reasons.items()}
+    async def _park(self, reasons: Mapping[Group, Text], batch: Batch) -> None:
+        parked = {group.number: self._redact(str(reason))[:256] for group, reason in reasons.items()}
         await self._store.settle(batch, Settlement(parked=parked), int(self._now()))
         self._tell_parked(reasons)
 
-    @staticmethod
-    def _tell_parked(reasons: dict[Group, str]) -> None:
+    def _tell_parked(self, reasons: Mapping[Group, Told | str]) -> None:
         for group, reason in reasons.items():
+            self._health.group_parked(group.event_count, wire.code_in(str(reason)))
             _log.error(
                 "batch_parked",
                 code="AGT-10020",
@@ -204,7 +226,6 @@ class Delivery:
                 fetched_time=group.fetched_time,
                 events=group.event_count,
                 detail=reason,
-                action="they stay in the store, the rest goes on; `ita-ag-oase outbox` shows, retries or drops them",
             )
 
 

@@ -3,9 +3,10 @@
 Errors of libraries are translated where they arise (`raise ... from err`), so that nothing above an adapter knows them.
 """
 
+import functools
 from enum import StrEnum
 
-from ita_ag_oase.text import Text, Translations, verbatim
+from ita_ag_oase.text import Text, Translations
 
 
 class Reason(StrEnum):
@@ -35,14 +36,15 @@ class Reason(StrEnum):
     STORE_FULL = "store_full"
     STORE_FAILED = "store_failed"
     STORE_DAMAGED = "store_damaged"
+    STATUS_SERVER = "status_server"
 
 
 class AgentError(Exception):
     """What was tried, on what, and what to do next, in one sentence for a person. `str` gives it in English."""
 
-    def __init__(self, message: Text | str, *, reason: Reason) -> None:
-        self.text = message if isinstance(message, Text) else verbatim(message)
-        super().__init__(str(message))
+    def __init__(self, text: Text, *, reason: Reason) -> None:
+        super().__init__(str(text))
+        self.text = text
         self.reason = reason
 
     def told(self, translations: Translations) -> str:
@@ -53,16 +55,21 @@ class AgentError(Exception):
 class ConfigError(AgentError):
     """The configuration cannot be used; raised at start only. `problems` holds (variable, what to do) pairs."""
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{name}: {text}" for name, text in problems), reason=Reason.CONFIGURATION)
+    def __init__(self, problems: list[tuple[str, Text]]) -> None:
+        texts = [Text("{variable}: {what_to_do}", variable=name, what_to_do=text) for name, text in problems]
+        super().__init__(functools.reduce(_followed, texts), reason=Reason.CONFIGURATION)
         self.problems = problems
+
+
+def _followed(text: Text, following: Text) -> Text:
+    return Text("{text}; {following}", text=text, following=following)
 
 
 class Retryable(AgentError):
     """The same request may succeed later. `retry_after_seconds` is the other side's own wish, where it told one."""
 
-    def __init__(self, message: Text | str, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message, reason=reason)
+    def __init__(self, text: Text, *, reason: Reason, retry_after_seconds: float | None = None) -> None:
+        super().__init__(text, reason=reason)
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -74,18 +81,21 @@ class ExastroUnavailable(Retryable):
     """Exastro did not answer, or answered that it cannot serve now.
 
     `is_unprocessed` tells that the request surely left no trace at the receiver; otherwise its fate is unknown.
+    `status` is that of the answer, where there was one.
     """
 
     def __init__(
         self,
-        message: Text | str,
+        text: Text,
         *,
         reason: Reason,
         retry_after_seconds: float | None = None,
         is_unprocessed: bool = False,
+        status: int | None = None,
     ) -> None:
-        super().__init__(message, reason=reason, retry_after_seconds=retry_after_seconds)
+        super().__init__(text, reason=reason, retry_after_seconds=retry_after_seconds)
         self.is_unprocessed = is_unprocessed
+        self.status = status
 
 
 class StoreUnavailable(Retryable):
@@ -114,3 +124,7 @@ class ExastroRejected(Permanent):
 
 class StoreDamaged(Permanent):
     """The store cannot be read, or was written by a newer version."""
+
+
+class StatusServerFailed(Permanent):
+    """The status page cannot be served where it is configured to be."""

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from typing_extensions import Buffer
 
+from ita_ag_oase.text import Text
+
 
 class ConnectionMethod(StrEnum):
     """How the agent proves to a source who it is."""
@@ -88,6 +90,40 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes: a host and its port, whether TLS is spoken from the first byte, and the proxy between.
+
+    `proxy` is a URL. `starts_tls` tells that encryption is asked for in the protocol's own words (STARTTLS).
+    """
+
+    host: str
+    port: int
+    is_encrypted: bool
+    starts_tls: bool = False
+    proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Host and port, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request as it was sent to a source, secrets included, and the head of its answer.
+
+    `status` and `content_type` are None where no answer came, or where the answer does not tell.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+    status: int | None
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """A source's answer: JSON text, in UTF-8 or else in the character set that the source named."""
 
@@ -161,6 +197,14 @@ class Saved:
         return Saved(self.new + other.new, self.known + other.known, self.repeated + other.repeated)
 
 
+class EventFate(StrEnum):
+    """What becomes of an event of a poll that is saved."""
+
+    NEW = "new"
+    KNOWN = "known"
+    REPEATED = "repeated"
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Events that travel together under one key: (setting, agent name, fetched time).
@@ -190,6 +234,11 @@ class Batch:
     damaged: tuple[Group, ...] = ()
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the groups."""
+        return tuple(group.number for group in self.groups)
+
+    @property
     def event_count(self) -> int:
         """The number of events in all groups."""
         return sum(group.event_count for group in self.groups)
@@ -201,12 +250,14 @@ class Settlement:
 
     `saved`: Exastro saved them now. `already_saved`: it had saved them from an earlier offer. `collided`: their keys
     were taken; the value is the greatest key known to be taken. `parked`: refused for good; the value is the reason.
+    `answers`: Exastro's words about groups, where it had any.
     """
 
     saved: frozenset[int] = frozenset()
     already_saved: frozenset[int] = frozenset()
     collided: Mapping[int, int] = field(default_factory=dict)
     parked: Mapping[int, str] = field(default_factory=dict)
+    answers: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +269,7 @@ class TakeOver:
     ids: int
     cursors: int
     unreadable: int
-    problems: tuple[str, ...]
+    problems: tuple[Text, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +287,8 @@ class Repair:
     ids: int = 0
     lost: int = 0
     damaged_tables: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    damage: str = ""
+    problems: tuple[Text, ...] = ()
+    damage: Text | None = None
     set_aside: str = ""
 
 
@@ -304,6 +355,56 @@ class OutboxSummary:
     oldest: int
 
 
+class Outcome(StrEnum):
+    """How a group left the outbox, or went on in it under another key or in parts."""
+
+    DELIVERED = "delivered"
+    ALREADY_SAVED = "already_saved"
+    DROPPED = "dropped"
+    MOVED = "moved"
+    CUT = "cut"
+    RETRIED = "retried"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """What is known of a group at one moment: how it left the outbox or was changed there, or how it stands now.
+
+    `fetched_time` is when its poll started, `time` when it came to this, None while it waits or is in flight. `place`
+    is an event's among those of the group, counted from 1. `answer` is what Exastro said last, or why the group was
+    parked; None where it said nothing.
+    """
+
+    key: GroupKey
+    agent_name: str
+    fetched_time: int
+    event_count: int
+    place: int | None
+    offers: int
+    first_offer: int | None
+    latest_offer: int | None
+    state: Outcome | GroupState
+    time: int | None
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventLife:
+    """What is known of an event of one setting, in epoch seconds.
+
+    `first_poll` is when the poll started that saw it first, None where that was not noted. `last_seen` is when it was
+    last noted that an answer held its id, None for an id that the agent made up. `records` are those of its groups, the
+    present one last; where it is not `is_certain`, they are those of all groups of its poll.
+    """
+
+    setting_id: str | None
+    setting_name: str
+    first_poll: int | None
+    last_seen: int | None
+    records: tuple[GroupRecord, ...]
+    is_certain: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """How much of the outbox something was done to."""
@@ -336,8 +437,17 @@ class Ledger:
     @property
     def is_new_balanced(self) -> bool:
         """Whether it is known of every new event what became of it."""
+        return self.new == self._found_again
+
+    @property
+    def imbalance(self) -> int:
+        """By how many events the two sides of it differ; 0 where it is balanced."""
+        return abs(self.seen - self.new - self.known - self.repeated) + abs(self.new - self._found_again)
+
+    @property
+    def _found_again(self) -> int:
         done = self.delivered + self.already_saved + self.dropped + self.lost
-        return self.new == self.waiting + self.parked + done
+        return self.waiting + self.parked + done
 
     @property
     def is_balanced(self) -> bool:
@@ -350,4 +460,4 @@ class Verification:
     """The ledger of each setting, and a sentence for everything that is wrong with a store."""
 
     ledgers: tuple[Ledger, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Text, ...]

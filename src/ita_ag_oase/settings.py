@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.model import password_in
+from ita_ag_oase.text import Text, verbatim
 
 _IDENTITY = re.compile(r"[a-zA-Z0-9_-]{1,36}")
 _HOST = re.compile(r"[\w.:-]+")
@@ -43,9 +44,9 @@ class Adjustment(NamedTuple):
 def _url(value: str) -> str:
     parts = _parts(value.strip())
     if parts is None:
-        raise ValueError("is no URL; write one such as http://platform-auth:8000")
+        raise ValueError(Text("is no URL; write one such as http://platform-auth:8000"))
     if "@" in parts.netloc or "?" in value or "#" in value:
-        raise ValueError("must hold neither a user nor a query; write scheme, host, port and path only")
+        raise ValueError(Text("must hold neither a user nor a query; write scheme, host, port and path only"))
     return value.strip().rstrip("/")
 
 
@@ -54,7 +55,7 @@ def _proxy(value: str | None) -> str | None:
         return None
     text = value.strip()
     if _parts(text if "://" in text else f"http://{text}") is None:
-        raise ValueError("is no URL of an HTTP proxy; write one such as http://proxy:8080")
+        raise ValueError(Text("is no URL of an HTTP proxy; write one such as http://proxy:8080"))
     return text
 
 
@@ -71,7 +72,7 @@ def _parts(url: str) -> SplitResult | None:
 
 def _identity(value: str) -> str:
     if not _IDENTITY.fullmatch(value):
-        raise ValueError("may hold letters, digits, - and _ only, 1 to 36 of them; write it as Exastro shows it")
+        raise ValueError(Text("may hold letters, digits, - and _ only, 1 to 36 of them; write it as Exastro shows it"))
     return value
 
 
@@ -80,14 +81,17 @@ def _names(value: Any) -> Any:
         return value
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     if not names:
-        raise ValueError("names no setting; write the names of event collection settings, separated by commas")
+        raise ValueError(Text("names no setting; write the names of event collection settings, separated by commas"))
     return names
 
 
 def _file_name(value: str) -> str:
     if "/" in value or not value.isprintable() or len(value.encode()) > _FILE_NAME_BYTES:
         raise ValueError(
-            f"names a file of the store; write a name without / and line ends, of at most {_FILE_NAME_BYTES} bytes"
+            Text(
+                "names a file of the store; write a name without / and line ends, of at most {limit} bytes",
+                limit=_FILE_NAME_BYTES,
+            )
         )
     return value
 
@@ -96,14 +100,16 @@ def _address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value.strip()))
     except ValueError:
-        raise ValueError(f"is {value!r}; write an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::") from None
+        raise ValueError(
+            Text("is {given!r}; write an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::", given=value)
+        ) from None
 
 
 def _log_level(value: Any) -> Any:
     levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     level = str(value).strip().upper()
     if level not in levels:
-        raise ValueError(f"is {value!r}; write one of {', '.join(levels)}")
+        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(levels)))
     return level
 
 
@@ -111,7 +117,7 @@ def _whole_number(value: Any) -> Any:
     if isinstance(value, int):
         return value
     if not re.fullmatch(r"[+-]?\d{1,100}", str(value).strip()):
-        raise ValueError(f"is {value!r}; write a whole number")
+        raise ValueError(Text("is {given!r}; write a whole number", given=value))
     return int(value)
 
 
@@ -121,12 +127,14 @@ def _switch(value: Any) -> Any:
         return True
     if text in ("false", "0", "no", "off"):
         return False
-    raise ValueError(f"is {value!r}; write true or false")
+    raise ValueError(Text("is {given!r}; write true or false", given=value))
 
 
 def _readable_file(value: Path | None) -> Path | None:
     if value is not None and (value.is_dir() or not os.access(value, os.R_OK)):
-        raise ValueError(f"names {value}, which is not there or cannot be read; write the path of a readable file")
+        raise ValueError(
+            Text("names {file}, which is not there or cannot be read; write the path of a readable file", file=value)
+        )
     return value
 
 
@@ -142,8 +150,10 @@ def _secret_in(file: Path | None) -> str | None:
     try:
         return file.read_text(encoding="utf-8-sig").strip() or None
     except (OSError, UnicodeDecodeError) as err:
-        problem = (
-            f"names {file}, which cannot be read as text ({err.__class__.__name__}); write the secret there in UTF-8"
+        problem = Text(
+            "names {file}, which cannot be read as text ({error}); write the secret there in UTF-8",
+            file=file,
+            error=err.__class__.__name__,
         )
         raise ValueError(problem) from None
 
@@ -249,7 +259,7 @@ class Settings(_Languages):
     def _decodable(cls, value: Any) -> Any:
         # What the environment holds in another character set arrives as lone surrogates, which no JSON can carry.
         if isinstance(value, str) and value != value.encode(errors="replace").decode():
-            raise ValueError("is not written in UTF-8; write it so")
+            raise ValueError(Text("is not written in UTF-8; write it so"))
         return value
 
     @field_validator("exastro_password_file")
@@ -262,11 +272,7 @@ class Settings(_Languages):
         has_token = _secret_of(given["exastro_refresh_token_file"], given["exastro_refresh_token"])
         has_password = given["exastro_username"] and _secret_of(value, given["exastro_password"])
         if not has_token and not has_password:
-            raise PydanticCustomError(
-                "authentication",
-                "no way to authenticate is given, and an empty file gives none; write EXASTRO_REFRESH_TOKEN "
-                "(or EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)",
-            )
+            raise PydanticCustomError("authentication", "none")
         return value
 
     @validate_model(mode="after")
@@ -360,8 +366,12 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as err:
         raise ConfigError([_problem(details) for details in err.errors()]) from None
     except (OSError, UnicodeDecodeError) as err:
-        what = f"names {env_file}, which cannot be read as text ({err.__class__.__name__}); write it in UTF-8"
-        raise ConfigError([("ENVFILEPATH", what)]) from None
+        problem = Text(
+            "names {file}, which cannot be read as text ({error}); write it in UTF-8",
+            file=env_file,
+            error=err.__class__.__name__,
+        )
+        raise ConfigError([("ENVFILEPATH", problem)]) from None
 
 
 def find_language() -> str:
@@ -372,22 +382,39 @@ def find_language() -> str:
         return LANGUAGES[0]
 
 
+def hand_on_language(language: str) -> None:
+    """Have what goes by gettext, such as argparse, speak a language: it knows of none but by this variable."""
+    os.environ["LANGUAGE"] = language
+
+
+def wants_colours() -> bool:
+    """Whether a terminal may show colours, which NO_COLOR denies (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 def _env_file() -> str:
     return os.environ.get("ENVFILEPATH") or ".env"
 
 
-def _problem(details: Any) -> tuple[str, str]:
+def _problem(details: Any) -> tuple[str, Text]:
     variable = str(details["loc"][0]).upper() if details["loc"] else "configuration"
     if details["type"] == "missing":
-        return variable, f"is missing; {_MISSING.get(variable, 'it is required')}"
+        return variable, Text("is missing; {what_to_do}", what_to_do=_MISSING.get(variable, Text("it is required")))
     if details["type"] == "authentication":
-        return "EXASTRO_REFRESH_TOKEN", details["msg"]
-    return variable, details["msg"].removeprefix("Value error, ")
+        return "EXASTRO_REFRESH_TOKEN", _NO_WAY_TO_AUTHENTICATE
+    err = details.get("ctx", {}).get("error")
+    return variable, err.args[0] if isinstance(err, ValueError) else verbatim(details["msg"])
+
+
+_NO_WAY_TO_AUTHENTICATE = Text(
+    "no way to authenticate is given, and an empty file gives none; write EXASTRO_REFRESH_TOKEN "
+    "(or EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)"
+)
 
 
 _MISSING = {
-    "EXASTRO_URL": "write the URL of Exastro, such as http://platform-auth:8000",
-    "EXASTRO_ORGANIZATION_ID": "write the id of the organization as Exastro shows it",
-    "EXASTRO_WORKSPACE_ID": "write the id of the workspace as Exastro shows it",
-    "EVENT_COLLECTION_SETTINGS_NAMES": "write the names of event collection settings, separated by commas",
+    "EXASTRO_URL": Text("write the URL of Exastro, such as http://platform-auth:8000"),
+    "EXASTRO_ORGANIZATION_ID": Text("write the id of the organization as Exastro shows it"),
+    "EXASTRO_WORKSPACE_ID": Text("write the id of the workspace as Exastro shows it"),
+    "EVENT_COLLECTION_SETTINGS_NAMES": Text("write the names of event collection settings, separated by commas"),
 }

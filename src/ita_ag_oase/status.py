@@ -46,8 +46,9 @@ class SourceStatus:
     """One setting's source. Times are epoch seconds, None where there was none yet.
 
     `trouble` is the present one where the state is failing or unusable, else the last one, if any. `lag_seconds` is how
-    long ago the time was up to which the source has been read. `new_events`, `known_events` and `unusable_events` are
-    counted since the process started; `ledger` since the store was made, None where that is not known.
+    long ago the time was up to which the source has been read. `new_events`, `known_events` and `unusable_events`, of
+    which none is counted twice, are those since the process started; `ledger` counts since the store was made, None
+    where that is not known.
     """
 
     name: str
@@ -82,8 +83,9 @@ class OutboxStatus:
 
 @dataclass(frozen=True, slots=True)
 class ExastroStatus:
-    """The other side. `is_reachable` is None before the first answer; times are epoch seconds.
+    """The other side. `is_reachable` is None before the first request has ended; times are epoch seconds.
 
+    It is False also while Exastro refuses the agent; then `trouble` is the present one, else the last one, if any.
     `url` holds no path. `token_until` is when the access token ends, None where there is none.
     `clock_difference_seconds` is how far the agent's clock is ahead of Exastro's.
     """

@@ -40,7 +40,7 @@ class Text:
         self.facts: Mapping[str, Any] = facts
 
     def __str__(self) -> str:
-        return self.told(_ENGLISH)
+        return self.told(ENGLISH)
 
     def __repr__(self) -> str:
         return f"Text({str(self)!r})"
@@ -93,4 +93,4 @@ class _English:
         return singular if count == 1 else plural
 
 
-_ENGLISH = _English()
+ENGLISH = _English()

@@ -13,6 +13,7 @@ import certifi
 import httpx
 
 from ita_ag_oase.errors import Reason
+from ita_ag_oase.text import Text
 
 # The only coding that is asked for, since it can be undone a piece at a time within a bound.
 ACCEPTED_ENCODING = "gzip"
@@ -28,6 +29,10 @@ class AnswerTooLarge(Exception):
 
 class AnswerUnreadable(Exception):
     """An answer is coded in a way that was not asked for, or badly."""
+
+    def __init__(self, text: Text) -> None:
+        super().__init__(str(text))
+        self.text = text
 
 
 def tls_context(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
@@ -101,7 +106,7 @@ async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
-        raise AnswerUnreadable(f"it is coded as {encoding[:20]!r}, which was not asked for")
+        raise AnswerUnreadable(Text("it is coded as {encoding!r}, which was not asked for", encoding=encoding[:20]))
     body = bytearray()
     inflate = _Gunzip(max_bytes) if "gzip" in encoding else None
     async for received in response.aiter_raw():
@@ -112,7 +117,7 @@ async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
         if len(body) > max_bytes:
             raise AnswerTooLarge
     if inflate is not None and inflate.is_within_member:
-        raise AnswerUnreadable("its compressed text ends too early")
+        raise AnswerUnreadable(Text("its compressed text ends too early"))
     return body
 
 
@@ -135,7 +140,7 @@ class _Gunzip:
                     data = self._member.unused_data.lstrip(b"\0")
                     self._member = zlib.decompressobj(wbits=31)
         except zlib.error as err:
-            raise AnswerUnreadable("its compression is broken") from err
+            raise AnswerUnreadable(Text("its compression is broken")) from err
 
 
 def retry_after_seconds(response: httpx.Response, now: float) -> float | None:
@@ -166,33 +171,37 @@ def _epoch_seconds(http_date: str) -> float | None:
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
-def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, str]:
+def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, Text]:
     """Return why a request got no answer: a reason, and words that say what to do."""
     if isinstance(err, TimeoutError | httpx.TimeoutException):
-        step = "no connection" if isinstance(err, httpx.ConnectTimeout) else "no answer"
-        return Reason.TIMEOUT, f"{step} in time: check the host, the port and what lies between"
+        if isinstance(err, httpx.ConnectTimeout):
+            return Reason.TIMEOUT, Text("no connection in time: check the host, the port and what lies between")
+        return Reason.TIMEOUT, Text("no answer in time: check the host, the port and what lies between")
     if isinstance(err, httpx.LocalProtocolError):
         # Its text quotes the header, which may be a secret.
-        return Reason.PARAMETER, "the request holds what HTTP does not allow: check its headers and credentials"
+        return Reason.PARAMETER, Text("the request holds what HTTP does not allow: check its headers and credentials")
     causes = _causes(err)
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
-            return Reason.TLS, explain_tls(cause, check="the scheme and the port")
+            return Reason.TLS, explain_tls(cause, check=Text("the scheme and the port"))
     if isinstance(err, httpx.ProxyError):
-        return Reason.UNREACHABLE, f"the proxy refused ({str(err)[:_WORDS]}): check the proxy"
+        return Reason.UNREACHABLE, Text("the proxy refused ({error}): check the proxy", error=str(err)[:_WORDS])
     if isinstance(err, httpx.ConnectError):
-        return Reason.UNREACHABLE, f"no connection ({_last_words(causes)}): check the host, the port and the network"
-    return (
-        Reason.UNREACHABLE,
-        f"the connection broke ({str(err)[:_WORDS] or err.__class__.__name__}): check the host and the network",
-    )
+        words = _last_words(causes)
+        return Reason.UNREACHABLE, Text(
+            "no connection ({error}): check the host, the port and the network", error=words
+        )
+    words = str(err)[:_WORDS] or err.__class__.__name__
+    return Reason.UNREACHABLE, Text("the connection broke ({error}): check the host and the network", error=words)
 
 
-def explain_tls(err: ssl.SSLError, *, check: str) -> str:
+def explain_tls(err: ssl.SSLError, *, check: Text) -> Text:
     """Return why there is no TLS connection, in words that say what to do."""
     if isinstance(err, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({err.verify_message}): name its authority as a CA file"
-    return f"no TLS connection ({err.reason or err}): check {check}"
+        return Text(
+            "its certificate is not trusted ({error}): name its authority as a CA file", error=err.verify_message
+        )
+    return Text("no TLS connection ({error}): check {check}", error=err.reason or str(err), check=check)
 
 
 def _causes(err: BaseException) -> list[BaseException]:

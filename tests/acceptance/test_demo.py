@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from support import SCRIPT, AgentProcess
+from support import SCRIPT, AgentProcess, StatusPage
 
 _LAST_LINE = re.compile(r"delivered [1-9]\d* events from 4 sources, lost 0, repeated 0")
 _ARRIVAL = re.compile(r"^  \d\d:\d\d:\d\d (\S+)", re.MULTILINE)
+_STATUS_PORT = re.compile(r"^How the agent is doing: http://127\.0\.0\.1:(\d+)/$", re.MULTILINE)
 _SOURCES = {"zabbix-problems", "alertmanager", "flaky-api", "ops-mailbox"}
 
 
@@ -44,6 +45,8 @@ def test_the_demo_delivers_and_ends_by_itself(demo: AgentProcess, folder: Path) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_the_demo_ends_well_when_it_is_told_to(demo: AgentProcess, number: signal.Signals) -> None:
     demo.wait_until(lambda: set(_ARRIVAL.findall(demo.stdout)) == _SOURCES, "something from each source")
+    (port,) = _STATUS_PORT.findall(demo.stdout)
+    assert StatusPage(int(port)).ask("/livez") == (200, "ok\n")
     demo.send(number)
     assert (demo.wait(seconds=20), demo.stderr) == (0, "")
     assert _LAST_LINE.fullmatch(demo.stdout.splitlines()[-1])

@@ -1,9 +1,5 @@
 """A real Prometheus Alertmanager is collected from; each time an alert fires it arrives once."""
 
-import os
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -13,12 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from ita_ag_oase.demo.exastro import DemoExastro, setting_row
-from support import Deploy, arrived, do_without, wait_until
+from ita_ag_oase.demo.exastro import DemoExastro
+from programs import listening
+from recipes import PAGE, recipe, row_at
+from support import Deploy, arrived, wait_until
 
-_NAME = "alertmanager"
+_RECIPE = recipe("Alertmanager")
+_NAME = _RECIPE.name
 _CONFIGURATION = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
-_LISTENING = re.compile(r'msg="Listening on" address=(\S+)')
 
 
 class Alertmanager:
@@ -32,24 +30,35 @@ class Alertmanager:
         """End the connection."""
         self._client.close()
 
-    def is_ready(self) -> bool:
-        """Whether it answers yet."""
-        try:
-            return self._client.get("/-/ready").is_success
-        except httpx.TransportError:
-            return False
-
-    def fire(self, *names: str) -> None:
+    def fire(self, *names: str, severity: str = "critical") -> None:
         """Have alerts firing from now on; return once they are listed as such."""
         now = datetime.now(UTC)
-        self._post([self._alert(name, now, now + timedelta(hours=1)) for name in names])
-        wait_until(lambda: set(names) <= self._active(), f"{names} to be active")
+        self._post([self._alert(name, now, now + timedelta(hours=1), severity) for name in names])
+        wait_until(lambda: set(names) <= self._in_state("active"), f"{names} to be active")
 
     def resolve(self, name: str) -> None:
         """End an alert now; return once it is listed no longer."""
         now = datetime.now(UTC)
         self._post([self._alert(name, now - timedelta(hours=1), now)])
         wait_until(lambda: name not in {alert["labels"]["alertname"] for alert in self.listed()}, f"{name} to end")
+
+    def silence(self, name: str) -> str:
+        """Silence an alert for an hour; return the silence's id once the alert is listed as suppressed."""
+        now = datetime.now(UTC)
+        silence = {
+            "matchers": [{"name": "alertname", "value": name, "isRegex": False, "isEqual": True}],
+            "startsAt": now.isoformat(),
+            "endsAt": (now + timedelta(hours=1)).isoformat(),
+            "createdBy": "operator",
+            "comment": "under repair",
+        }
+        created = self._client.post("/api/v2/silences", json=silence).raise_for_status().json()
+        wait_until(lambda: name in self._in_state("suppressed"), f"{name} to be silenced")
+        return str(created["silenceID"])
+
+    def end_silence(self, silence_id: str) -> None:
+        """End a silence now."""
+        self._client.delete(f"/api/v2/silence/{silence_id}").raise_for_status()
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the alerts as its API lists them."""
@@ -61,16 +70,16 @@ class Alertmanager:
         by_name = {alert["labels"]["alertname"]: alert for alert in self.listed()}
         return [f"{by_name[name]['fingerprint']}/{by_name[name]['startsAt']}" for name in names]
 
-    def _active(self) -> set[str]:
-        return {alert["labels"]["alertname"] for alert in self.listed() if alert["status"]["state"] == "active"}
+    def _in_state(self, state: str) -> set[str]:
+        return {alert["labels"]["alertname"] for alert in self.listed() if alert["status"]["state"] == state}
 
     def _post(self, alerts: Sequence[dict[str, Any]]) -> None:
         self._client.post("/api/v2/alerts", json=alerts).raise_for_status()
 
     @staticmethod
-    def _alert(name: str, start: datetime, end: datetime) -> dict[str, Any]:
+    def _alert(name: str, start: datetime, end: datetime, severity: str = "critical") -> dict[str, Any]:
         return {
-            "labels": {"alertname": name, "instance": "web-01", "severity": "critical"},
+            "labels": {"alertname": name, "instance": "web-01", "severity": severity},
             "annotations": {"summary": "日本語の説明"},
             "startsAt": start.isoformat(),
             "endsAt": end.isoformat(),
@@ -81,39 +90,20 @@ class Alertmanager:
 def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
     """An Alertmanager on a free port of loopback. Without the program the test is skipped, or fails where CI is set."""
     (tmp_path / "alertmanager.yml").write_text(_CONFIGURATION)
-    log = tmp_path / "alertmanager.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [
-                _program(),
-                f"--config.file={tmp_path / 'alertmanager.yml'}",
-                f"--storage.path={tmp_path / 'alertmanager'}",
-                "--web.listen-address=127.0.0.1:0",
-                "--cluster.listen-address=",
-            ],
-            cwd=tmp_path,
-            env={"PATH": os.defpath},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-        )
-    try:
-        wait_until(lambda: _LISTENING.search(log.read_text()), "the port of Alertmanager", last_words=log.read_text)
-        (address,) = _LISTENING.findall(log.read_text())
-        with closing(Alertmanager(f"http://{address}")) as running:
-            wait_until(running.is_ready, "Alertmanager", last_words=log.read_text)
-            yield running
-    finally:
-        process.kill()
-        process.wait()
+    command = [
+        "prometheus-alertmanager",
+        f"--config.file={tmp_path / 'alertmanager.yml'}",
+        f"--storage.path={tmp_path / 'alertmanager'}",
+        "--cluster.listen-address=",
+    ]
+    with listening(command, tmp_path) as url, closing(Alertmanager(url)) as running:
+        yield running
 
 
 @pytest.fixture
 def row(alertmanager: Alertmanager) -> dict[str, Any]:
-    """The event collection setting for its alerts."""
-    return setting_row(
-        _NAME, f"{alertmanager.url}/api/v2/alerts", EVENT_ID_KEY="join('/', [fingerprint, startsAt])", TTL=600
-    )
+    """The setting of the recipe for its alerts."""
+    return row_at(alertmanager.url, _RECIPE.columns)
 
 
 def test_new_alerts_arrive_once_and_firing_ones_are_not_repeated(
@@ -143,7 +133,7 @@ def test_an_alert_arrives_as_it_was_listed(deploy: Deploy, alertmanager: Alertma
             "_exastro_event_collection_settings_name": _NAME,
             "_exastro_event_collection_settings_id": row["EVENT_COLLECTION_SETTINGS_ID"],
             "_exastro_fetched_time": fetched_time,
-            "_exastro_end_time": fetched_time + 600,
+            "_exastro_end_time": fetched_time + 3_600,
         }
 
 
@@ -165,8 +155,28 @@ def test_an_alert_that_is_resolved_and_fires_again_is_a_new_event(
         assert again[0].partition("/")[0] == first[0].partition("/")[0]
 
 
-def _program() -> str:
-    program = shutil.which("prometheus-alertmanager")
-    if program is None:
-        do_without("prometheus-alertmanager is not installed (the Debian package of that name)")
-    return program
+def test_a_silenced_alert_arrives_when_its_silence_ends(
+    deploy: Deploy, alertmanager: Alertmanager, row: dict[str, Any]
+) -> None:
+    with DemoExastro([row]) as exastro:
+        alertmanager.fire("DiskFull", "HighLoad")
+        silence = alertmanager.silence("DiskFull")
+        agent = deploy(exastro, _NAME).start()
+        agent.wait_until(lambda: exastro.counts, "the alert that is not silenced")
+        agent.wait_for_quiet_poll(_NAME)
+        assert arrived(exastro, _NAME) == alertmanager.ids("HighLoad")
+        alertmanager.end_silence(silence)
+        agent.wait_until(lambda: len(exastro.counts) == 2, "the alert that was silenced")
+        assert arrived(exastro, _NAME) == alertmanager.ids("HighLoad", "DiskFull")
+
+
+def test_alerts_are_narrowed_as_the_page_says(deploy: Deploy, alertmanager: Alertmanager, row: dict[str, Any]) -> None:
+    parameter = '{"filter": ["severity=\\"critical\\""], "silenced": false}'
+    assert f"`{parameter}`" in PAGE.read_text("utf-8")
+    with DemoExastro([{**row, "PARAMETER": parameter}]) as exastro:
+        alertmanager.fire("HighLoad", severity="warning")
+        alertmanager.fire("DiskFull")
+        agent = deploy(exastro, _NAME).start()
+        agent.wait_until(lambda: exastro.counts, "the critical alert")
+        agent.wait_for_quiet_poll(_NAME)
+        assert arrived(exastro, _NAME) == alertmanager.ids("DiskFull")

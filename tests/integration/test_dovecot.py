@@ -19,6 +19,7 @@ from ita_ag_oase.collection import Collector
 from ita_ag_oase.demo.exastro import DemoExastro, setting_row
 from ita_ag_oase.errors import AgentError, Reason, SourceRejected, SourceUnavailable
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod, RequestMethod, Settlement
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.http import HttpClients
 from ita_ag_oase.sources.imap import PORTION_MAILS
 from ita_ag_oase.sources.imap_connection import ImapConnection
@@ -91,7 +92,9 @@ class Desk:
         used = store or self.store
         setting = replace(self.setting, **columns)
         await used.register(setting.id, setting.name, self.start)
-        collector = Collector(setting, _source(setting, self.dovecot), used, SteadyClock(), agent_name="agent")
+        collector = Collector(
+            setting, _source(setting, self.dovecot), used, SteadyClock(), Health(), agent_name="agent"
+        )
         try:
             yield collector
         finally:

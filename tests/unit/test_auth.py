@@ -11,10 +11,12 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
+from ita_ag_oase import clock
 from ita_ag_oase.errors import ExastroUnavailable, Reason, StoreUnavailable
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 TOKEN_URL = "http://exastro/auth/realms/org1/protocol/openid-connect/token"
 API_URL = "http://exastro/api"
@@ -53,7 +55,7 @@ class Memory:
 
     def _require_disk(self) -> None:
         if self.fails:
-            raise StoreUnavailable("no space is left", reason=Reason.STORE_FULL)
+            raise StoreUnavailable(Text("no space is left"), reason=Reason.STORE_FULL)
 
 
 class Realm:
@@ -114,6 +116,7 @@ class Office:
 
     def __init__(self, realm: Realm, facts: Facts, configured: str = CONFIGURED) -> None:
         self.secrets: list[str] = []
+        self.expiries: list[float] = []
         self.client = httpx.AsyncClient(transport=httpx.MockTransport(realm.handle))
         self.tokens = AccessTokens(
             self.client,
@@ -122,11 +125,12 @@ class Office:
             refresh_token=configured,
             facts=facts,
             on_secret=self.secrets.append,
+            on_expiry=self.expiries.append,
         )
-        self._auth = RefreshTokenAuth(self.tokens)
+        self.auth = RefreshTokenAuth(self.tokens)
 
     async def post(self, content: bytes = b"{}") -> int:
-        return (await self.client.post(API_URL, content=content, auth=self._auth)).status_code
+        return (await self.client.post(API_URL, content=content, auth=self.auth)).status_code
 
     async def failure(self) -> ExastroUnavailable:
         with pytest.raises(ExastroUnavailable) as caught:
@@ -174,6 +178,14 @@ async def test_requests_at_the_same_time_share_one_token(realm: Realm) -> None:
         assert await asyncio.gather(*(office.post() for _ in range(20))) == [200] * 20
     assert realm.asked_with == [CONFIGURED]
     assert realm.bearers == ["Bearer access-token-1"] * 20
+
+
+async def test_the_end_of_each_token_is_told(realm: Realm) -> None:
+    began = clock.now()
+    async with _office(realm) as office:
+        await office.post()
+    (expiry,) = office.expiries
+    assert began + 300 <= expiry <= clock.now() + 300
 
 
 async def test_every_token_is_told_to_be_secret(realm: Realm) -> None:
@@ -224,6 +236,14 @@ async def test_life_of_a_token_counts_from_the_question(realm: Realm) -> None:
         await asyncio.sleep(0.2)
         await office.post()
     assert realm.bearers == [f"Bearer access-token-{number}" for number in (1, 1, 2)]
+
+
+async def test_token_can_be_asked_for_before_the_first_request(realm: Realm) -> None:
+    async with _office(realm) as office:
+        await office.auth.prepare()
+        assert (len(realm.forms), realm.bearers) == (1, [])
+        assert await office.post() == 200
+    assert len(realm.forms) == 1
 
 
 async def test_refused_token_is_renewed_and_the_same_request_sent_again(realm: Realm) -> None:
@@ -374,6 +394,48 @@ async def test_rotated_refresh_token_is_tried_again_after_everything_was_refused
         assert (await office.failure()).reason is Reason.UNAUTHORIZED
         assert await office.post() == 200
     assert realm.asked_with == [CONFIGURED, "rotated-refresh-token-1", CONFIGURED, "rotated-refresh-token-1"]
+
+
+async def test_refresh_token_that_another_process_rotated_is_looked_up_where_it_was_kept(realm: Realm) -> None:
+    facts = Memory()
+    realm.rotates = True
+    async with _office(realm, facts) as agent:
+        await agent.post()
+        async with _office(realm, facts) as command:
+            assert await command.post() == 200
+        assert await agent.post() == 200
+    async with _office(realm, facts) as following:
+        assert await following.post() == 200
+    assert realm.asked_with == [
+        CONFIGURED,
+        "rotated-refresh-token-1",
+        # The agent's access token was refused, and so was the refresh token that it knew of.
+        "rotated-refresh-token-1",
+        "rotated-refresh-token-2",
+        "rotated-refresh-token-4",
+    ]
+
+
+async def test_configured_refresh_token_that_another_process_used_up_is_followed_to_the_kept_one(realm: Realm) -> None:
+    facts = Memory()
+    async with _office(realm, facts) as agent:
+        await agent.post()
+        realm.rotates = True
+        async with _office(realm, facts) as command:
+            assert await command.post() == 200
+        assert await agent.post() == 200
+    assert realm.asked_with == [CONFIGURED, CONFIGURED, CONFIGURED, "rotated-refresh-token-2"]
+
+
+async def test_kept_refresh_token_is_not_asked_for_again_where_it_was_refused(realm: Realm) -> None:
+    facts = Memory()
+    realm.rotates = True
+    async with _office(realm, facts) as office:
+        await office.post()
+        realm.issued.append("revoked everything before")
+        realm.good = set()
+        assert str(await office.failure()) == REFUSED
+    assert realm.asked_with == [CONFIGURED, "rotated-refresh-token-1", CONFIGURED]
 
 
 async def test_rotated_refresh_token_is_not_lost_with_a_cancelled_request(realm: Realm) -> None:

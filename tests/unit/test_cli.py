@@ -29,8 +29,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def _undone() -> Iterator[None]:
-    """Undo what the command sets up for a whole process: signals and logging."""
+def _undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command sets up for a whole process: signals, logging and the language."""
+    monkeypatch.setenv("LANGUAGE", "en")
     handlers = [signal.getsignal(number) for number in SIGNALS]
     root = logging.getLogger()
     log_handlers, root.handlers = root.handlers, []
@@ -60,6 +61,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pyt
     monkeypatch.chdir(tmp_path)
     values = {
         "EXASTRO_URL": "http://exastro",
+        "STATUS_PORT": "0",
         "EXASTRO_ORGANIZATION_ID": organization,
         "EXASTRO_WORKSPACE_ID": "ws1",
         "EXASTRO_USERNAME": "user",
@@ -198,6 +200,84 @@ def test_secrets_do_not_show_in_what_is_printed(
     assert "passw0rd" not in out + err
 
 
+_IN_JAPANESE = pytest.mark.parametrize(
+    "given", [{"LANGUAGE": "ja"}, {"LANGUAGE": "fr", "DEFAULT_LANGUAGE": "ja"}, {"ENVFILEPATH": "ja.env"}], ids=str
+)
+
+
+def _speak(environment: pytest.MonkeyPatch, given: dict[str, str]) -> None:
+    """Have commands speak the language that is given in the environment, or in a file there."""
+    Path("ja.env").write_text("LANGUAGE=ja\n", encoding="utf-8")
+    for name, value in given.items():
+        environment.setenv(name, value)
+
+
+class TestJapanese:
+    """Commands in the language that the configuration names."""
+
+    @_IN_JAPANESE
+    def test_a_bad_call_is_refused(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: dict[str, str]
+    ) -> None:
+        _speak(environment, given)
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "--seconds", "3"])
+        out, err = _said(capsys)
+        assert (ended.value.code, out) == (2, "")
+        assert err.splitlines() == [
+            "使用法: ita-ag-oase [-h] [--version] COMMAND ...",
+            "ita-ag-oase: エラー: 認識できない引数です: --seconds 3",
+        ]
+
+    @_IN_JAPANESE
+    def test_a_bad_configuration_is_told(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: dict[str, str]
+    ) -> None:
+        _speak(environment, given)
+        environment.delenv("EXASTRO_URL")
+        environment.setenv("EXECUTE_INTERVAL", "often")
+        assert main(["run"]) == 2
+        assert _said(capsys)[1].splitlines() == [
+            "EXASTRO_URL: 指定されていません。http://platform-auth:8000 のような Exastro の URL を指定してください。",
+            "EXECUTE_INTERVAL: 値 'often' は使用できません。整数を指定してください。",
+        ]
+
+    def test_the_help_of_a_command_is_told(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        environment.setenv("LANGUAGE", "ja")
+        environment.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit):
+            main(["verify", "--help"])
+        assert _said(capsys)[0].splitlines() == [
+            "使用法: ita-ag-oase verify [-h] [--store PATH] [--json]",
+            "",
+            "オプション:",
+            "  -h, --help    このヘルプを表示して終了する",
+            "  --store PATH  ストアのファイル (省略時は設定に従う)",
+            "  --json        JSON で出力する",
+        ]
+
+    def test_what_keeps_a_command_from_its_work_is_told(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        environment.setenv("LANGUAGE", "ja")
+        assert main(["verify", "--store", str(tmp_path / "none")]) == 1
+        assert _said(capsys) == (
+            "",
+            f"{tmp_path}/none にストアがありません。STORAGEPATH でファイルを探し、--store で指定してください。\n",
+        )
+
+    def test_the_log_is_told(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], httpx_mock: HTTPXMock
+    ) -> None:
+        environment.setenv("LANGUAGE", "ja")
+        httpx_mock.add_callback(Exastro(signal.SIGTERM).handle, is_reusable=True)
+        assert main(["run"]) == 0
+        last = json.loads(_said(capsys)[0].splitlines()[-1])
+        assert (last["event"], last["message"]) == ("agent_stopped", "エージェントが停止しました。")
+
+
 class Exastro:
     """Sends the process a signal when the settings are fetched, then answers."""
 
@@ -240,7 +320,15 @@ def test_values_out_of_range_are_told_in_the_log(
     assert main(["run"]) == 0
     first = json.loads(_said(capsys)[0].splitlines()[0])
     del first["time"]
-    assert first == {"level": "warning", "event": "value_adjusted", "variable": "ITERATION", "given": 500, "used": 120}
+    assert first == {
+        "level": "warning",
+        "event": "value_adjusted",
+        "message": "ITERATION is 500, which is out of range; 120 is used",
+        "action": "write a value within the range",
+        "variable": "ITERATION",
+        "given": 500,
+        "used": 120,
+    }
 
 
 def test_signal_before_the_agent_listens_ends_with_code_0(capsys: pytest.CaptureFixture[str]) -> None:

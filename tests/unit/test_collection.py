@@ -34,10 +34,12 @@ from ita_ag_oase.model import (
     Saved,
     Settlement,
 )
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.http import HttpClients, HttpSource
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 from ita_ag_oase.transport import Proxies, tls_context
 
 START = 1_704_034_800
@@ -87,12 +89,13 @@ class Desk:
         # Time passes as the clock shows it.
         self.steady = SteadyClock(wall=clock, elapsed=clock)
         self.source = Script(clock)
+        self.health = Health(now=clock)
 
     async def begin(self, **columns: Any) -> Collector:
         """Return the collector of a setting that is first seen now."""
         setting = _setting(**columns)
         await self.store.register(setting.id, setting.name, int(self.clock.now))
-        return Collector(setting, self.source, self.store, self.steady, agent_name="agent")
+        return Collector(setting, self.source, self.store, self.steady, self.health, agent_name="agent")
 
     async def poll(self, collector: Collector, answer: Any, *, after: float = 10.0) -> Saved | type[Exception]:
         """Poll some seconds later, and return what was saved or how it failed."""
@@ -242,9 +245,9 @@ CURSOR: dict[str, tuple[dict[str, Any], Any, int]] = {
     "no json": ({}, b"<html>", 0),
     "empty answer": ({}, b"", 0),
     "expression that cannot take the answer": ({"response_key": "sort(items)"}, {"items": [1, "a"]}, 0),
-    "source down": ({}, SourceUnavailable("x", reason=Reason.TIMEOUT), 0),
-    "source refuses": ({}, SourceRejected("x", reason=Reason.UNAUTHORIZED), 0),
-    "template fails": ({}, SourceUnreadable("x", reason=Reason.TEMPLATE), 0),
+    "source down": ({}, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT), 0),
+    "source refuses": ({}, SourceRejected(Text("x"), reason=Reason.UNAUTHORIZED), 0),
+    "template fails": ({}, SourceUnreadable(Text("x"), reason=Reason.TEMPLATE), 0),
 }
 
 
@@ -270,7 +273,7 @@ async def test_cursor_ids_and_events_stay_as_they_were_when_saving_fails(desk: D
 async def test_failed_poll_is_asked_again_from_the_same_time(desk: Desk) -> None:
     collector = await desk.begin()
     await desk.poll(collector, _items(1))
-    await desk.poll(collector, SourceUnavailable("x", reason=Reason.TIMEOUT))
+    await desk.poll(collector, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT))
     await desk.poll(collector, {"error": 1})
     await desk.poll(collector, _items())
     await desk.poll(collector, _items())
@@ -323,10 +326,20 @@ async def test_a_poll_of_portions_without_end_ends_and_the_next_one_goes_on(desk
 async def test_portions_before_one_that_fails_are_kept_and_the_time_stays(desk: Desk) -> None:
     collector = await desk.begin()
     desk.source.answers = [_portion("a", position="1", has_more=True)]
-    assert await desk.poll(collector, SourceUnavailable("x", reason=Reason.TIMEOUT)) is SourceUnavailable
+    assert await desk.poll(collector, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT)) is SourceUnavailable
     cursor = await desk.store.cursor("id-1")
     assert (cursor.last_fetched_time - START, cursor.position) == (0, "1")
     assert await desk.poll(collector, _portion("a", "b", position="2")) == Saved(new=1, known=1, repeated=0)
+
+
+async def test_what_a_poll_brings_is_counted_as_it_is_saved(desk: Desk) -> None:
+    desk.health.source_started("n1", is_mail=False)
+    collector = await desk.begin(event_id_key="id")
+    for events in ([{"id": 1}, {"id": 2}, {"none": 3}], [{"id": 1}, {"id": 2}, {"none": 3}, {"id": 4}]):
+        await desk.poll(collector, {"items": events})
+    desk.source.answers = [_portion("a", position="1", has_more=True)]
+    assert await desk.poll(collector, SourceUnavailable(Text("x"), reason=Reason.TIMEOUT)) is SourceUnavailable
+    assert desk.health.counts.sources["n1"].events == {"new": 4, "unusable": 1, "known": 2, "repeated": 1}
 
 
 async def test_source_is_closed_with_its_collector(desk: Desk) -> None:
@@ -401,7 +414,9 @@ async def test_poll_that_is_cancelled_leaves_everything_as_it_was(desk: Desk) ->
         async def close(self) -> None: ...
 
     await desk.begin()
-    task = asyncio.create_task(Collector(_setting(), Hanging(), desk.store, desk.steady, agent_name="agent").collect())
+    task = asyncio.create_task(
+        Collector(_setting(), Hanging(), desk.store, desk.steady, desk.health, agent_name="agent").collect()
+    )
     await is_asked.wait()
     task.cancel()
     await asyncio.wait([task])
@@ -443,7 +458,9 @@ async def test_names_of_templates_follow_the_store(desk: Desk) -> None:
         return httpx.Response(200, stream=httpx.ByteStream(json.dumps(answers.pop(0)).encode()))
 
     await desk.begin()
-    collector = Collector(setting, _http_source(setting, handle), desk.store, desk.steady, agent_name="agent")
+    collector = Collector(
+        setting, _http_source(setting, handle), desk.store, desk.steady, desk.health, agent_name="agent"
+    )
     for _ in range(5):
         desk.clock.now += 10
         await collector.collect()
@@ -481,7 +498,6 @@ def _unusable(code: str, detail: str, events: int = 1) -> dict[str, Any]:
         "setting": "n1",
         "events": events,
         "detail": detail,
-        "action": "Exastro shows them as unusable: check the setting's keys and flags, and what the source says",
     }
 
 

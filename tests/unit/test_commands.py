@@ -33,12 +33,15 @@ CHANGED = (
     "once it is parked, export, retry or drop it with `ita-ag-oase outbox`"
 )
 
+_DAMAGED = "its events can no longer be read: the bytes on disk are damaged"
+
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
-def _undone() -> Iterator[None]:
+def _undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what the command sets up for a whole process."""
+    monkeypatch.setenv("LANGUAGE", "en")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)
     handlers = [signal.getsignal(number) for number in numbers]
     yield
@@ -577,3 +580,49 @@ def test_each_action_tells_how_it_is_called(capsys: pytest.CaptureFixture[str], 
     with pytest.raises(SystemExit) as ended:
         main(["outbox", action, "--help"])
     assert (ended.value.code, f"ita-ag-oase outbox {action}" in capsys.readouterr().out) == (0, True)
+
+
+class TestJapanese:
+    @pytest.fixture(autouse=True)
+    def _japanese(self, _undone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LANGUAGE", "ja")
+
+    def test_the_ledgers_are_a_table(self, run: Run) -> None:
+        code, out, err = run("verify")
+        assert (code, out.splitlines()[:2], err) == (
+            0,
+            [
+                "設定  取得  新規  既知  重複  送信待ち  保留  送信済み  保存済み  破棄  欠落  整合",
+                "n1       3     3     0     0         0     2         1         0     0     0  はい",
+            ],
+            "",
+        )
+
+    def test_a_finding_is_told(self, bench: Bench, run: Run) -> None:
+        damage(bench)
+        assert run("verify")[2] == (
+            f"n1@{START + 5}: ディスク上でデータの内容が変わり、チェックサムが一致しません。"
+            "ボリュームを確認してください。保留になった後、`ita-ag-oase outbox` で書き出し、再送、破棄ができます。\n"
+        )
+
+    def test_a_group_is_shown_with_its_state(self, run: Run) -> None:
+        out = run("outbox", "show", f"n2@{START + 10}")[1]
+        lines = out.splitlines()[:8]
+        names = ["キー", "設定", "エージェント名", "取得時刻", "状態", "理由", "保留", "イベント"]
+        assert [line.split("  ", 1)[0] for line in lines] == names
+        assert (lines[4], lines[7]) == ("状態            送信中", "イベント        1 件 (うち 1 件を次に表示)")
+
+    async def test_a_reason_of_our_own_is_translated_and_stays_english_in_json(self, bench: Bench, run: Run) -> None:
+        with StoreAccess(bench._path) as store:
+            store._connection.execute(
+                "UPDATE groups SET parked_reason = ? WHERE parked_reason IS NOT NULL", (_DAMAGED,)
+            )
+        assert "ディスク上のデータが破損しているため、イベントを読み取れません" in run("outbox")[1]
+        assert _DAMAGED in run("outbox", "list", "--json")[1]
+
+    def test_an_amount_is_told(self, run: Run) -> None:
+        assert run("outbox", "retry", "--setting", "n1") == (
+            0,
+            "再送の対象にしました: イベント 2 件 (グループ 1 個)\n",
+            "",
+        )

@@ -313,4 +313,4 @@ class TestMailSource:
         mail = read_mail(self._fetched(source)[0], fallback_id="none")
         saved = SavedEvent(source.name, "a1", 1, mail.event)
         assert saved.identity == (source.name, mail.message_id)
-        assert source.describe(mail.event) == f"{mail.event['subject']} (from {mail.event['from']})"
+        assert str(source.describe(mail.event)) == f"{mail.event['subject']} (from {mail.event['from']})"

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from ita_ag_oase import __version__, cli
+from ita_ag_oase import __version__, arguments
+from ita_ag_oase.errors import Reason
+from ita_ag_oase.events import extract
+from ita_ag_oase.observability.metrics import INSTRUMENTS
 from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Settings, load
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +35,21 @@ def _is_cache(path: Path) -> bool:
 
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in _files())
 DOCUMENTS = [name for name in FILES if name.endswith(".md")]
+# Each page in English and in Japanese.
+PAIRS = [
+    ("README.md", "README.ja.md"),
+    *((name.replace("docs/ja/", "docs/"), name) for name in DOCUMENTS if name.startswith("docs/ja/")),
+]
+# What the test reads of the Japanese page of the configuration.
+_ENGLISH = {
+    "変数": "Variable",
+    "既定値": "Default",
+    "単位": "Unit",
+    "範囲": "Range",
+    "説明": "Rule",
+    "必須": "required",
+    "なし": "none",
+}
 
 
 def _text(name: str) -> str:
@@ -53,24 +71,32 @@ def _fences(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def _without_fences(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def _code(text: str) -> list[str]:
     """Return what stands in fences and between backticks."""
-    without_fences = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    return [*_fences(text, r"\w*"), *re.findall(r"`([^`\n]+)`", without_fences)]
+    return [*_fences(text, r"\w*"), *re.findall(r"`([^`\n]+)`", _without_fences(text))]
 
 
 def _bare(cell: str) -> str:
     return cell.strip("`")
 
 
-def _rows(*, has_default: bool) -> dict[str, Row]:
-    """Return the rows of the tables of variables, by variable."""
-    tables = [rows for rows in _tables(_text("docs/configuration.md")) if "Variable" in rows[0]]
-    return {_bare(row["Variable"]): row for rows in tables for row in rows if ("Default" in row) == has_default}
+def _in_english(row: Row) -> Row:
+    return {_ENGLISH.get(name, name): _ENGLISH.get(cell, cell).replace("～", " to ") for name, cell in row.items()}
 
 
-SETTINGS_ROWS = _rows(has_default=True)
-OTHER_ROWS = _rows(has_default=False)
+def _rows(page: str, *, has_default: bool) -> dict[str, Row]:
+    """Return the rows of a page's tables of variables, by variable, with the words of the English page."""
+    rows = [_in_english(row) for rows in _tables(_text(page)) for row in rows]
+    return {_bare(row["Variable"]): row for row in rows if "Variable" in row and ("Default" in row) == has_default}
+
+
+CONFIGURATIONS = ("docs/configuration.md", "docs/ja/configuration.md")
+SETTINGS_ROWS = {page: _rows(page, has_default=True) for page in CONFIGURATIONS}
+OTHER_ROWS = {page: _rows(page, has_default=False) for page in CONFIGURATIONS}
 
 
 def _default(field: FieldInfo) -> str:
@@ -81,30 +107,73 @@ def _default(field: FieldInfo) -> str:
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 
-def test_the_variables_of_the_tables_are_those_of_the_settings() -> None:
-    assert sorted(SETTINGS_ROWS) == sorted(name.upper() for name in FIELDS)
+@pytest.mark.parametrize("page", CONFIGURATIONS)
+def test_the_variables_of_the_tables_are_those_of_the_settings(page: str) -> None:
+    assert sorted(SETTINGS_ROWS[page]) == sorted(name.upper() for name in FIELDS)
 
 
+@pytest.mark.parametrize("page", CONFIGURATIONS)
 @pytest.mark.parametrize("name", FIELDS)
-def test_documented_default_and_range_are_those_of_the_code(name: str) -> None:
-    row = SETTINGS_ROWS[name.upper()]
+def test_documented_default_and_range_are_those_of_the_code(name: str, page: str) -> None:
+    row = SETTINGS_ROWS[page][name.upper()]
     limits = RANGES.get(name)
     documented = (_bare(row["Default"]), row["Range"])
     assert documented == (_default(Settings.model_fields[name]), f"{limits[0]} to {limits[1]}" if limits else "")
 
 
+@pytest.mark.parametrize("page", CONFIGURATIONS)
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_has_a_rule(name: str) -> None:
-    assert SETTINGS_ROWS[name.upper()]["Rule"] != ""
+def test_every_setting_has_a_rule(name: str, page: str) -> None:
+    assert SETTINGS_ROWS[page][name.upper()]["Rule"] != ""
 
 
-@pytest.mark.parametrize("variable", [*ACCEPTED_WITHOUT_EFFECT, "ENVFILEPATH"])
-def test_a_variable_that_is_no_setting_is_documented(variable: str) -> None:
-    assert OTHER_ROWS[variable]["Rule"] != ""
+@pytest.mark.parametrize("page", CONFIGURATIONS)
+@pytest.mark.parametrize("variable", [*ACCEPTED_WITHOUT_EFFECT, "ENVFILEPATH", "NO_COLOR"])
+def test_a_variable_that_is_no_setting_is_documented(variable: str, page: str) -> None:
+    assert OTHER_ROWS[page][variable]["Rule"] != ""
 
 
-def test_no_variable_is_documented_as_ignored_and_as_a_setting() -> None:
-    assert OTHER_ROWS.keys() & SETTINGS_ROWS.keys() == set()
+@pytest.mark.parametrize("page", CONFIGURATIONS)
+def test_no_variable_is_documented_as_ignored_and_as_a_setting(page: str) -> None:
+    assert OTHER_ROWS[page].keys() & SETTINGS_ROWS[page].keys() == set()
+
+
+def _headings(text: str) -> list[str]:
+    return re.findall(r"^(#+) ", _without_fences(text), re.MULTILINE)
+
+
+def _terms(cell: str) -> list[str]:
+    """Return what no translation changes: code, names of columns and signals, message codes and statuses."""
+    return sorted(re.findall(r"`[^`]+`|\b[A-Z][A-Z0-9_-]{2,}\b|\b[0-9]{3}\b", cell, re.ASCII))
+
+
+def _table_terms(text: str) -> list[list[tuple[list[str], set[str]]]]:
+    """Return of each table's rows the terms of the first cell, and all code."""
+    rows_of_tables = [[list(row.values()) for row in rows] for rows in _tables(_without_fences(text))]
+    return [[(_terms(row[0]), set(re.findall(r"`[^`]+`", " ".join(row)))) for row in rows] for rows in rows_of_tables]
+
+
+@pytest.mark.parametrize(("english", "japanese"), PAIRS)
+def test_both_languages_have_the_same_headings(english: str, japanese: str) -> None:
+    assert _headings(_text(japanese)) == _headings(_text(english))
+
+
+@pytest.mark.parametrize(("english", "japanese"), PAIRS)
+def test_both_languages_have_the_same_examples(english: str, japanese: str) -> None:
+    assert _fences(_text(japanese), r"\w*") == _fences(_text(english), r"\w*")
+
+
+@pytest.mark.parametrize(("english", "japanese"), PAIRS)
+def test_both_languages_have_the_same_tables(english: str, japanese: str) -> None:
+    assert _table_terms(_text(japanese)) == _table_terms(_text(english))
+
+
+@pytest.mark.parametrize(("english", "japanese"), PAIRS)
+def test_each_language_leads_to_the_other(english: str, japanese: str) -> None:
+    there = japanese.removeprefix("docs/")
+    back = f"../{english.removeprefix('docs/')}" if "/" in english else english
+    assert _text(english).splitlines()[2] == f"English | [日本語]({there})"
+    assert _text(japanese).splitlines()[2] == f"[English]({back}) | 日本語"
 
 
 def _anchors(text: str) -> set[str]:
@@ -115,7 +184,7 @@ def _anchors(text: str) -> set[str]:
 def _links() -> list[tuple[str, str]]:
     found = []
     for document in DOCUMENTS:
-        prose = re.sub(r"^```.*?^```", "", _text(document), flags=re.MULTILINE | re.DOTALL)
+        prose = _without_fences(_text(document))
         targets = re.findall(r"\]\(<?([^)\s>]+)", prose) + re.findall(r"^\[[^\]]+\]:\s*(\S+)", prose, re.MULTILINE)
         found += [(document, target) for target in targets if not re.match(r"[a-z]+:", target)]
     return found
@@ -178,7 +247,7 @@ def test_floors_of_the_architecture_are_those_of_the_import_rule() -> None:
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     floors = next(rows for rows in _tables(_text("ARCHITECTURE.md")) if "Floor" in rows[0])
     assert [set(re.findall(r"`(\w+)`", row["Modules"])) for row in floors] == [
-        set(layer.replace("|", " ").split()) for layer in layers
+        set(re.findall(r"\w+", layer)) for layer in layers
     ]
     assert [int(row["Floor"]) for row in floors] == list(range(len(layers)))[::-1]
 
@@ -206,7 +275,7 @@ def test_smallest_configuration_of_the_readme_is_accepted(tmp_path: Path, monkey
 
 def test_smallest_configuration_of_the_readme_names_known_variables_only() -> None:
     named = re.findall(r"^(\w+)=", _smallest_configuration(), re.MULTILINE)
-    assert set(named) - SETTINGS_ROWS.keys() == set()
+    assert set(named) - SETTINGS_ROWS["docs/configuration.md"].keys() == set()
 
 
 @pytest.mark.parametrize("start", ["agent/bin/ita-ag-oase", "agent/bin/python -m ita_ag_oase"])
@@ -221,7 +290,47 @@ def _own_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", _own_commands())
 def test_a_command_of_the_documents_is_understood(command: str) -> None:
-    assert cli._parser().parse_args(command.split()[1:]).command == command.split()[1]
+    assert arguments.make_parser().parse_args(command.split()[1:]).command == command.split()[1]
+
+
+def test_troubleshooting_knows_every_reason_of_a_failure() -> None:
+    page = _text("docs/troubleshooting.md")
+    # The first is told on stderr, the second as the reason of what is parked.
+    told_otherwise = {Reason.CONFIGURATION, Reason.REFUSED}
+    assert {reason for reason in Reason if f"`{reason}`" not in page} == told_otherwise
+
+
+def test_troubleshooting_knows_every_reason_why_an_event_is_unusable() -> None:
+    labels = next(rows for rows in _tables(_text("docs/troubleshooting.md")) if "Label" in rows[0])
+    assert {_bare(row["Label"]) for row in labels} == {
+        *(extract.KEY_NOT_FOUND, extract.NO_CONTAINER, extract.NO_OBJECT),
+        *(extract.IS_A_LIST, extract.IS_NO_LIST, extract.ID_NOT_FOUND),
+    }
+
+
+def _metrics(page: str, head: str) -> list[Row]:
+    return next(rows for rows in _tables(_text(page)) if head in rows[0])
+
+
+def test_the_metrics_of_the_page_are_those_of_the_code() -> None:
+    documented = [
+        (_bare(row["Name"]), row["Type"], row["Labels"], row["Meaning"])
+        for row in _metrics("docs/metrics.md", "Meaning")
+    ]
+    assert documented == [
+        (metric.name, metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
+        for metric in INSTRUMENTS
+    ]
+
+
+def test_the_japanese_page_has_the_same_metrics() -> None:
+    english = _metrics("docs/metrics.md", "Meaning")
+    japanese = _metrics("docs/ja/metrics.md", "意味")
+    assert [(row["名前"], row["種類"], row["ラベル"]) for row in japanese] == [
+        (row["Name"], row["Type"], row["Labels"]) for row in english
+    ]
+    assert [bool(row["単位"]) for row in japanese] == [bool(row["Unit"]) for row in english]
+    assert [row["名前"] for row in japanese if not row["意味"]] == []
 
 
 def test_changelog_begins_with_the_version_of_the_package() -> None:

@@ -16,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from exactly_once import ANSWERED, DEALT_WITH, SENT, Bench, fast_folder, put_back
 from ita_ag_oase.demo.exastro import setting_row
 from ita_ag_oase.errors import ExastroUnavailable, Reason, SourceUnreadable
-from ita_ag_oase.model import Collection, Event, Labels, Saved
+from ita_ag_oase.model import Collection, Event, GroupState, Labels, Outcome, Saved
+from ita_ag_oase.store import history
+from ita_ag_oase.text import Text
 from judge import FAULTS, Judge, Kill, Killer
 
 T = TypeVar("T")
@@ -85,6 +87,7 @@ class Life(RuleBasedStateMachine):
             row["EVENT_COLLECTION_SETTINGS_ID"]: Source(row["EVENT_COLLECTION_SETTINGS_ID"])
             for row in self.exastro.rows
         }
+        self.has_forgotten = False
         self.run(self.bench.open())
         self.run(self.apply_settings())
 
@@ -181,7 +184,7 @@ class Life(RuleBasedStateMachine):
         told_twice = [number for number in listed[-2:] if number not in source.unusable]
         for place, number in enumerate([*listed, *told_twice]):
             if place == breaks_after:
-                raise SourceUnreadable("odd", reason=Reason.EXPRESSION)
+                raise SourceUnreadable(Text("odd"), reason=Reason.EXPRESSION)
             yield self.event(source, number)
 
     def event(self, source: Source, number: int) -> Event:
@@ -297,6 +300,26 @@ class Life(RuleBasedStateMachine):
         assert arrived | parked <= set(range(1, source.count + 1))
         assert source.was_away or parked <= source.odd.keys(), "an event is parked for no reason"
         assert not arrived & {number for number, odd in source.odd.items() if odd == "bad"}
+        for number in source.saved - source.unusable - missing:
+            self.judge_told(source, number, is_parked=number in parked)
+
+    def judge_told(self, source: Source, number: int, *, is_parked: bool) -> None:
+        """What is told of an event must be what became of it."""
+        lives = self.run(
+            self.bench.store._database.run(lambda connection: history.lives(connection, str(number), None))
+        )
+        records = [record for life in lives if life.setting_id == source.setting_id for record in life.records]
+        if not records:
+            assert self.has_forgotten, "nothing is told of an event"
+            return
+        told = records[-1]
+        if is_parked or told.state is not Outcome.DELIVERED:
+            assert told.state is (GroupState.PARKED if is_parked else Outcome.ALREADY_SAVED)
+            return
+        saved = self.judge.saved_under(source.setting_id, told.agent_name, told.key.fetched_time)
+        # Where Exastro forgot the key, it saved the group once more.
+        assert told.place is not None
+        assert saved[-told.event_count :][told.place - 1] == number
 
     def unexcused(self, source: Source, missing: set[int]) -> set[int]:
         """Return which of the missing events must not be missing."""
@@ -362,7 +385,8 @@ class LifeAmongChanges(Life):
         self.bench.now += seconds
         self.step_the_clock(step)
         with contextlib.suppress(Killed):
-            self.live(lambda: self.bench.store.purge(int(self.bench.now)), kill)
+            count = self.live(lambda: self.bench.store.purge(int(self.bench.now)), kill)
+            self.has_forgotten = self.has_forgotten or count > 0
 
     def step_the_clock(self, seconds: int | None) -> None:
         """Let the agent's clock differ from Exastro's by so much more; None: put it right."""

@@ -17,7 +17,7 @@ import pytest
 import examples
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
-from ita_ag_oase.model import ConnectionMethod, Cursor, Payload, RequestMethod
+from ita_ag_oase.model import ConnectionMethod, Cursor, Destination, Exchange, Payload, RequestMethod
 from ita_ag_oase.sources.http import (
     CONNECT_SECONDS,
     MAX_REDIRECTS,
@@ -82,11 +82,14 @@ class Source:
         )
         return self._handler(request)
 
+    def of(self, *, on_exchange: Callable[[Exchange], None] | None = None, **columns: Any) -> HttpSource:
+        """Return the source of a setting with these columns."""
+        setting, zone = replace(SETTING, **columns), clock.zone("Asia/Tokyo")
+        return HttpSource(setting, self.clients, max_bytes=MAX_BYTES, zone=zone, on_exchange=on_exchange)
+
     async def fetch(self, cursor: Cursor | None = None, **columns: Any) -> Payload:
-        setting = replace(SETTING, **columns)
-        source = HttpSource(setting, self.clients, max_bytes=MAX_BYTES, zone=clock.zone("Asia/Tokyo"))
         try:
-            return await source.fetch(cursor or Cursor(LAST, None), LAST + 5.5)
+            return await self.of(**columns).fetch(cursor or Cursor(LAST, None), LAST + 5.5)
         finally:
             await self.clients.close()
 
@@ -118,6 +121,88 @@ FAILS = "fails (UndefinedError: 'missing' is undefined)"
 
 def _no_json(column: str, why: str) -> str:
     return f"{column} is no JSON once its template is rendered ({why}…): mend it in Exastro"
+
+
+async def _exchanges(handler: Handler, **columns: Any) -> list[Exchange]:
+    """Return what is told of a poll that may fail."""
+    told: list[Exchange] = []
+    source = Source(handler)
+    with suppress(AgentError):
+        await source.fetch(on_exchange=told.append, **columns)
+    return told
+
+
+class TestExchanges:
+    """What a listener is told."""
+
+    async def test_a_request_is_told_as_it_was_sent_with_the_head_of_its_answer(self) -> None:
+        (told,) = await _exchanges(
+            lambda _: _answer(200, b"{}", {"Content-Type": "application/json"}),
+            connection_method=ConnectionMethod.BEARER,
+            auth_token="secret",
+            request_method=RequestMethod.POST,
+            request_header='{"X-Own": "1"}',
+            parameter='{"a": 1}',
+        )
+        headers = dict(told.headers)
+        assert (headers["authorization"], headers["x-own"]) == ("Bearer secret", "1")
+        assert replace(told, headers=()) == Exchange(
+            "POST", "http://source.test/events", (), b'{"a": 1}', 200, "application/json"
+        )
+
+    async def test_each_redirect_is_told_and_none_has_credentials_for_another_host(self) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            return _answer() if request.url.host == "other.test" else _moved("http://other.test/")
+
+        told = await _exchanges(handle, connection_method=ConnectionMethod.BEARER, auth_token="secret")
+        assert [(one.url, one.status, "authorization" in dict(one.headers)) for one in told] == [
+            ("http://source.test/events", 302, True),
+            ("http://other.test/", 200, False),
+        ]
+
+    async def test_a_body_that_is_sent_on_is_told_each_time(self) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            return _answer() if request.url.path == "/there" else _moved("/there", 307)
+
+        told = await _exchanges(handle, request_method=RequestMethod.POST, parameter='{"a": 1}')
+        assert [(one.method, one.status, one.body) for one in told] == [
+            ("POST", 307, b'{"a": 1}'),
+            ("POST", 200, b'{"a": 1}'),
+        ]
+
+    async def test_a_request_without_an_answer_is_told_too(self) -> None:
+        def refuse(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("refused", request=request)
+
+        told = await _exchanges(refuse, connection_method=ConnectionMethod.BEARER, auth_token="secret")
+        assert [(one.status, one.content_type, dict(one.headers)["authorization"]) for one in told] == [
+            (None, None, "Bearer secret")
+        ]
+
+
+class TestDestination:
+    """Where a poll would go."""
+
+    @pytest.mark.parametrize(
+        ("url", "proxy", "destination"),
+        [
+            ("http://source.test/a", None, Destination("source.test", 80, is_encrypted=False)),
+            ("https://source.test/a", None, Destination("source.test", 443, is_encrypted=True)),
+            ("http://[::1]:9200/a", None, Destination("::1", 9200, is_encrypted=False)),
+            (
+                "https://source.test:8443/{{ EXASTRO_LAST_FETCHED_TIMESTAMP }}",
+                "proxy.test:3128",
+                Destination("source.test", 8443, is_encrypted=True, proxy="http://proxy.test:3128"),
+            ),
+        ],
+        ids=["http", "https", "address", "template and proxy"],
+    )
+    async def test_it_is_that_of_the_rendered_url(self, url: str, proxy: str | None, destination: Destination) -> None:
+        source = Source()
+        found = source.of(url=url, proxy=proxy)
+        assert await found.destination(Cursor(LAST, None), LAST + 5.5) == destination
+        assert source.requests == []
+        await source.clients.close()
 
 
 class TestRequest:

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ita_ag_oase.errors import AgentError, Reason, SourceRejected, SourceUnavailable
-from ita_ag_oase.model import Cursor, Portion
+from ita_ag_oase.model import Cursor, Destination, Portion
 from ita_ag_oase.sources.imap import (
     LOGOUT_SECONDS,
     MARGIN_SECONDS,
@@ -24,11 +24,12 @@ from ita_ag_oase.sources.imap import (
     ImapSource,
     Listed,
 )
+from ita_ag_oase.text import Text
 
 START = 1_704_034_800
 MAX_BYTES = 100_000
-BROKEN = SourceUnavailable("broken", reason=Reason.UNREACHABLE)
-REJECTED = SourceRejected("refused", reason=Reason.MAILBOX)
+BROKEN = SourceUnavailable(Text("broken"), reason=Reason.UNREACHABLE)
+REJECTED = SourceRejected(Text("refused"), reason=Reason.MAILBOX)
 
 
 class Mailbox:
@@ -101,7 +102,12 @@ class Reader:
     def open(self, identity: str, connect: Callable[[], Connection] | None = None) -> ImapSource:
         make = connect or (lambda: Connection(self.mailbox))
         return ImapSource(
-            "n1", make, mailbox=identity, place="host:993", max_bytes=MAX_BYTES, seconds=lambda: self.mailbox.seconds
+            "n1",
+            make,
+            mailbox=identity,
+            destination=Destination("host", 993, is_encrypted=True),
+            max_bytes=MAX_BYTES,
+            seconds=lambda: self.mailbox.seconds,
         )
 
     async def portion(self) -> Portion:
@@ -309,7 +315,6 @@ class TestPortion:
                 "message_id": "<large>",
                 "size_bytes": 2 * MAX_BYTES + len(_mail("large")),
                 "kept_bytes": MAX_BYTES,
-                "action": "raise RESPONSE_MAX_BYTES where the whole mail is needed",
             }
         ]
 

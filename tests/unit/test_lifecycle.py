@@ -28,6 +28,8 @@ from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.store.database import StoreLock
+from ita_ag_oase.text import Text
+from support import in_english
 
 
 class Exastro:
@@ -147,6 +149,7 @@ def make_settings(tmp_path: Path) -> Iterator[MakeSettings]:
         "storagepath": tmp_path,
         "execute_interval": 3,
         "iteration": 10,
+        "status_port": 0,
     }
 
     def make(**others: Any) -> Settings:
@@ -261,7 +264,7 @@ async def test_unverified_connections_are_told(make_settings: MakeSettings, exas
     with capture_logs() as logs:
         async with _running(make_settings(exastro_tls_verify=False, source_tls_verify=False)):
             await exastro.has_fetched.wait()
-    warning = {"log_level": "warning", "event": "tls_not_verified", "action": "anyone on the way can read along"}
+    warning = {"log_level": "warning", "event": "tls_not_verified"}
     assert [line for line in logs if line["log_level"] == "warning"] == [
         {**warning, "variable": "EXASTRO_TLS_VERIFY"},
         {**warning, "variable": "SOURCE_TLS_VERIFY"},
@@ -433,7 +436,8 @@ async def test_nothing_is_left_of_an_agent_that_cannot_start(
     settings = make_settings(**{field: no_certificate})
     with pytest.raises(ConfigError) as caught:
         await Agent(settings, Redactor()).run()
-    assert caught.value.problems == [(variable, f"{no_certificate} holds no certificate; write the path of a PEM file")]
+    problem = Text("{file} holds no certificate; write the path of a PEM file", file=no_certificate)
+    assert caught.value.problems == [(variable, problem)]
     _assert_nothing_is_left(settings)
 
 
@@ -486,22 +490,23 @@ async def test_a_store_of_a_newer_version_ends_the_start(settings: Settings) -> 
 async def test_second_agent_on_a_store_waits_says_so_and_takes_over(settings: Settings) -> None:
     first = StoreLock(settings.store_path)
     assert first.try_acquire()
+    began = _time()
+    waits: list[float] = []
     async with AsyncExitStack() as stack:
         with capture_logs() as logs:
-            holding = hold_lock(settings.store_path, asyncio.Event())
+            holding = hold_lock(settings.store_path, asyncio.Event(), on_wait=lambda: waits.append(_time()))
             waiting = asyncio.create_task(stack.enter_async_context(holding))
             await asyncio.sleep(100)
             assert not waiting.done()
             first.release()
             await asyncio.sleep(2)
-        assert waiting.result() is True
+        assert (waiting.result(), waits) == (True, [began])
         assert not first.try_acquire()
-    assert logs == [
+    assert in_english(logs) == [
         {
             "log_level": "warning",
             "event": "store_in_use",
             "path": str(settings.store_path),
-            "action": "another agent works on this store; this one takes over when that one ends",
         }
     ]
     assert first.try_acquire()
@@ -526,7 +531,7 @@ def test_adjusted_values_are_told_with_what_was_given_and_what_is_used(make_sett
     with capture_logs() as logs:
         lifecycle.tell_adjustments(make_settings(iteration=500, execute_interval=1, tz="Nowhere/City"))
     moved = {"log_level": "warning", "event": "value_adjusted"}
-    assert logs == [
+    assert in_english(logs) == [
         {**moved, "variable": "EXECUTE_INTERVAL", "given": 1, "used": 3},
         {**moved, "variable": "ITERATION", "given": 500, "used": 120},
         {

@@ -18,9 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ita_ag_oase import clock
+from ita_ag_oase.errors import Reason, SourceUnreadable
+from ita_ag_oase.observability.language import translations
 from ita_ag_oase.observability.logs import MASK, Redactor, configure
+from ita_ag_oase.text import ENGLISH, Text, Translations, verbatim
 
 _log = structlog.get_logger()
+
+REASON = Reason.NOT_JSON
 
 # A machine with other work is no reason to fail.
 UNTIMED = settings(deadline=None, max_examples=50)
@@ -41,14 +46,18 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def _configured(
-    *secrets: str, level: str = "INFO", zone: tzinfo | None = UTC, is_readable: bool = False
+    *secrets: str,
+    level: str = "INFO",
+    zone: tzinfo | None = UTC,
+    is_readable: bool = False,
+    translations: Translations = ENGLISH,
 ) -> io.StringIO:
     """Set logging up with these secrets and return what it writes to."""
     redactor = Redactor()
     for secret in secrets:
         redactor.add(secret)
     out = io.StringIO()
-    configure(level=level, zone=zone, redactor=redactor, stream=out, is_readable=is_readable)
+    configure(level=level, zone=zone, redactor=redactor, translations=translations, stream=out, is_readable=is_readable)
     return out
 
 
@@ -138,7 +147,7 @@ def test_lines_for_people_have_no_braces_and_no_secret() -> None:
             _log.exception("failed", detail="a hidden b")
             raise
     first, *trace = out.getvalue().splitlines()
-    assert first.split()[1:] == ["[error", "]", "failed", "detail='a", MASK, "b'"]
+    assert first.split()[1:] == ["[error", "]", "event=failed", "detail='a", MASK, "b'"]
     assert trace[-1] == f"ValueError: of {MASK}"
 
 
@@ -151,8 +160,14 @@ def test_what_libraries_log_comes_the_same_way() -> None:
     except ValueError:
         logger.exception("it failed")
     plain, failed = _lines(out)
-    assert plain == {"logger": "some.library", "text": f"a {MASK} b", "event": "library_message", "level": "warning"}
-    assert failed["text"] == "it failed"
+    assert plain == {
+        "level": "warning",
+        "event": "library_message",
+        "message": f"a {MASK} b",
+        "logger": "some.library",
+        "text": f"a {MASK} b",
+    }
+    assert failed["message"] == "it failed"
     assert failed["exception"].splitlines()[-1] == f"ValueError: of {MASK}"
 
 
@@ -205,6 +220,99 @@ def test_a_terminal_that_cannot_show_a_character_is_shown_its_code() -> None:
     _log.info("x", setting="監")
     out.flush()
     assert b"setting=\\u76e3" in raw.getvalue()
+
+
+class TestWords:
+    """What a line says in words: its message and what to do, in the language."""
+
+    @pytest.mark.parametrize(
+        ("language", "message", "action"),
+        [
+            (
+                "en",
+                "n1: a mail of 9 bytes is collected with its first 3 bytes",
+                "raise RESPONSE_MAX_BYTES where the whole mail is needed",
+            ),
+            (
+                "ja",
+                "n1: 9 バイトのメールのうち、先頭の 3 バイトを収集しました。",
+                "メール全体が必要な場合は RESPONSE_MAX_BYTES を大きくしてください。",
+            ),
+        ],
+    )
+    def test_words_stand_behind_the_event_in_the_language(self, language: str, message: str, action: str) -> None:
+        out = _configured(translations=translations(language))
+        _log.warning("mail_shortened", setting="n1", size_bytes=9, kept_bytes=3)
+        assert list(_lines(out)[0].items()) == [
+            ("level", "warning"),
+            ("event", "mail_shortened"),
+            ("message", message),
+            ("action", action),
+            ("setting", "n1"),
+            ("size_bytes", 9),
+            ("kept_bytes", 3),
+        ]
+
+    def test_texts_and_errors_among_the_facts_are_told_in_the_language(self) -> None:
+        out = _configured(translations=translations("ja"))
+        why = Text("its compression is broken")
+        err = SourceUnreadable(Text("{place}: the answer cannot be read: {error}", place="h", error=why), reason=REASON)
+        _log.error("collection_failed", setting="n1", detail=err, problems=(why, "x"))
+        (line,) = _lines(out)
+        assert line["detail"] == "h: 応答を読み取れません。圧縮データが壊れています。"
+        assert line["message"] == f"n1: ポーリングに失敗しました。{line['detail']}"
+        assert line["problems"] == ["圧縮データが壊れています。", "x"]
+
+    def test_a_line_without_one_of_its_facts_is_told_all_the_same(self) -> None:
+        out = _configured()
+        _log.warning("tls_not_verified")
+        assert _lines(out) == [
+            {
+                "level": "warning",
+                "event": "tls_not_verified",
+                "message": "certificates are not checked, as {variable} says",
+                "action": "anyone on the way can read along",
+            }
+        ]
+
+    def test_a_long_text_is_cut(self) -> None:
+        out = _configured()
+        _log.error("x", detail=verbatim("y" * 1_000))
+        assert _lines(out)[0]["detail"] == "y" * 512
+
+    def test_no_secret_is_in_the_words(self) -> None:
+        out = _configured("hidden", "needed")
+        _log.warning("mail_shortened", setting="hidden", size_bytes=9, kept_bytes=3)
+        (line,) = _lines(out)
+        assert line["message"] == f"{MASK}: a mail of 9 bytes is collected with its first 3 bytes"
+        assert line["action"] == f"raise RESPONSE_MAX_BYTES where the whole mail is {MASK}"
+
+    def test_lines_for_people_begin_with_the_message(self) -> None:
+        out = _configured(is_readable=True, translations=translations("ja"))
+        _log.info("agent_stopped")
+        _log.error("collection_failed", code="AGT-10029", setting="n1", detail=Text("its compression is broken"))
+        stopped, failed = (line.split(maxsplit=1)[1] for line in out.getvalue().splitlines())
+        assert stopped.split() == ["[info", "]", "エージェントが停止しました。", "event=agent_stopped"]
+        assert failed == (
+            "[error    ] n1: ポーリングに失敗しました。圧縮データが壊れています。 event=collection_failed "
+            "code=AGT-10029 setting=n1"
+        )
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("out", "wants_colours", "has_colours"),
+    [(_Terminal(), True, True), (_Terminal(), False, False), (io.StringIO(), True, False)],
+    ids=["terminal", "terminal without colours", "file"],
+)
+def test_colours_are_for_terminals(out: io.StringIO, wants_colours: bool, has_colours: bool) -> None:
+    configure(level="INFO", zone=UTC, redactor=Redactor(), stream=out, is_readable=True, wants_colours=wants_colours)
+    _log.info("agent_stopped")
+    assert ("\x1b[" in out.getvalue(), "the agent has stopped" in out.getvalue()) == (has_colours, True)
 
 
 SECRET = "s3cr/t+\"quoted\" & 'é' 監\\n\nx"

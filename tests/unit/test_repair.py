@@ -20,6 +20,7 @@ from ita_ag_oase.model import Cursor, Repair
 from ita_ag_oase.store import pages, repair, schema
 from ita_ag_oase.store.remains import Remains
 from ita_ag_oase.store.saving import digest
+from ita_ag_oase.text import Text
 
 PAGE = 4_096
 NAMES = ("n1", "n2")
@@ -218,7 +219,7 @@ async def test_what_was_done_is_told(scene: Scene, tmp_path: Path) -> None:
         groups=15,
         events=242,
         ids=580,
-        damage="its header is damaged, or it is no database",
+        damage=Text("its header is damaged, or it is no database"),
         set_aside=str(aside),
     )
     assert aside.read_bytes() == bytes(100) + scene.store[100:]
@@ -239,7 +240,7 @@ async def test_a_folder_in_the_place_of_the_store_is_set_aside(scene: Scene, tmp
     bench._path.unlink()
     (bench._path / "inside").mkdir(parents=True)
     told = repair.mend(bench._path, agent_name="agent-1", now=0)
-    assert told == Repair(damage="it is no file", set_aside=f"{bench._path}.damaged-19700101T000000Z")
+    assert told == Repair(damage=Text("it is no file"), set_aside=f"{bench._path}.damaged-19700101T000000Z")
     assert [file.name for file in bench._path.parent.glob("*/*")] == ["inside"]
     async with bench:
         assert (await bench.poll("n1", [usable(1)])).new == 1
@@ -294,6 +295,9 @@ async def test_a_store_of_the_first_schema_is_saved_as_well(scene: Scene, tmp_pa
         connection.executescript(
             "ALTER TABLE pieces DROP COLUMN checksum; ALTER TABLE settings DROP COLUMN lost;"
             "ALTER TABLE settings DROP COLUMN position;"
+            "ALTER TABLE groups DROP COLUMN answer; ALTER TABLE groups DROP COLUMN latest_offer;"
+            "ALTER TABLE groups DROP COLUMN first_offer; ALTER TABLE groups DROP COLUMN offers;"
+            "ALTER TABLE ids DROP COLUMN event_number; ALTER TABLE ids DROP COLUMN first_poll; DROP TABLE history;"
             "ALTER TABLE settings DROP COLUMN settled_time; ALTER TABLE groups DROP COLUMN fetched_time;"
             "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = 1"
         )
@@ -322,7 +326,7 @@ async def test_the_cursor_of_a_setting_that_lost_events_goes_back(scene: Scene, 
         connection.commit()
     told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
     assert told is not None
-    assert (told.damage, told.lost) == ("rows that belong to others stand without them", 10)
+    assert (str(told.damage), told.lost) == ("rows that belong to others stand without them", 10)
     async with bench:
         cursors = [await bench.store.cursor(row["EVENT_COLLECTION_SETTINGS_ID"]) for row in bench.rows.values()]
     assert cursors[1] == Cursor(last_fetched_time=1_700_000_035, last_event=None, position=None)

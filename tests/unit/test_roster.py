@@ -29,10 +29,13 @@ from ita_ag_oase.errors import (
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, Saved
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.database import Database, Work
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text, verbatim
+from support import in_english
 
 T = TypeVar("T")
 
@@ -93,6 +96,7 @@ class House:
         self.file = settings_file
         self.store = store
         self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._exastro))
+        self.health = Health()
         self.roster = self.new_roster()
 
     def new_roster(self, names: tuple[str, ...] = NAMES) -> Roster:
@@ -105,6 +109,7 @@ class House:
             interval_seconds=5.0,
             settings_file=self.file,
             make_collector=self._make,
+            health=self.health,
             on_secret=self.secrets.append,
             on_news=self._note_news,
         )
@@ -135,7 +140,7 @@ class House:
 
     def _make(self, setting: CollectionSetting) -> Collector:
         if setting.name in self.unusable_for_sources:
-            raise SettingInvalid(f"{setting.name}: USERNAME is empty", reason=Reason.SETTING)
+            raise SettingInvalid(verbatim(f"{setting.name}: USERNAME is empty"), reason=Reason.SETTING)
         self.made.append(setting)
         return Poller(setting, self)
 
@@ -205,7 +210,7 @@ async def test_first_polls_are_spread_by_milliseconds_and_then_come_at_a_fixed_r
     first = [("n1", 0.0), ("n2", 0.005), ("n3", 0.01)]
     assert await house.poll_for(9) == [*first, *((name, time + 5) for name, time in first)]
     assert house.asked == [{"event_collection_settings_names": list(NAMES)}]
-    assert logs == [FETCHING, _applied(*NAMES, started=3, stopped=0)]
+    assert in_english(logs) == [FETCHING, _applied(*NAMES, started=3, stopped=0)]
 
 
 @pytest.mark.looptime
@@ -226,7 +231,7 @@ async def test_gone_settings_end_new_ones_start_and_unchanged_ones_go_on(house: 
         await house.roster.refresh()
     assert await house.poll_for(6) == [("n3", 0.0), ("n2", 3.005), ("n3", 5.0)]
     assert [setting.name for setting in house.made] == ["n1", "n2", "n3"]
-    assert logs == [FETCHING, _unusable("n1", ACTION), _applied("n2", "n3", started=1, stopped=1)]
+    assert in_english(logs) == [FETCHING, _unusable("n1", ACTION), _applied("n2", "n3", started=1, stopped=1)]
 
 
 @pytest.mark.looptime
@@ -256,7 +261,7 @@ async def test_changed_setting_is_started_anew(house: House, columns: dict[str, 
     with capture_logs() as logs:
         await house.roster.refresh()
     assert await house.poll_for(3.5) == [("n2", 0.0), ("n1", 3.0), ("n3", 3.01)]
-    assert logs == [FETCHING, _applied(*NAMES, started=1, stopped=1)]
+    assert in_english(logs) == [FETCHING, _applied(*NAMES, started=1, stopped=1)]
     for column, value in columns.items():
         assert house.made[-1].row[column] == value
 
@@ -291,7 +296,7 @@ async def test_unknown_name_is_told_once_and_again_after_it_was_there(house: Hou
         await house.roster.refresh()
         house.rows.pop()
         await house.roster.refresh()
-    assert logs == [
+    assert in_english(logs) == [
         FETCHING,
         _unusable("n2", ACTION),
         _applied("n1", "n3", started=2, stopped=0),
@@ -312,7 +317,7 @@ async def test_row_that_cannot_be_used_leaves_the_others_running(house: House) -
         await house.roster.refresh()
         await house.roster.refresh()
     assert await house.poll_for(1) == [("n1", 0.0)]
-    assert logs == [
+    assert in_english(logs) == [
         FETCHING,
         _unusable("n2", "n2: TTL is 'soon', no whole number from 0 to 2147483647: mend it in Exastro"),
         _unusable("n3", "n3: USERNAME is empty"),
@@ -341,7 +346,49 @@ async def test_row_that_is_not_for_agents_is_dropped_silently(house: House) -> N
     with capture_logs() as logs:
         await house.roster.refresh()
     assert await house.poll_for(1) == [("n1", 0.0)]
-    assert logs == [FETCHING, _applied("n1", started=1, stopped=0)]
+    assert in_english(logs) == [FETCHING, _applied("n1", started=1, stopped=0)]
+
+
+@pytest.mark.looptime
+async def test_the_health_knows_the_settings_that_there_are_and_how_they_do(house: House) -> None:
+    house.rows = [_row("n1"), _row("n2", TTL="soon")]
+    await house.roster.refresh()
+    assert _states(house) == {"n1": "waiting", "n2": "unusable", "n3": "unusable"}
+    await house.poll_for(1)
+    house.rows = [_row("n1"), _row("n2"), _row("n3")]
+    await house.roster.refresh()
+    assert _states(house) == {"n1": "working", "n2": "waiting", "n3": "waiting"}
+    house.poll_error = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
+    await house.poll_for(6)
+    assert _states(house) == {"n1": "failing", "n2": "failing", "n3": "failing"}
+    house.rows[1]["CONNECTION_METHOD_ID"] = "99"
+    await house.roster.refresh()
+    assert _states(house) == {"n1": "failing", "n3": "failing"}
+
+
+def _states(house: House) -> dict[str, str]:
+    return {source.name: source.state for source in house.health.sources}
+
+
+@pytest.mark.looptime
+async def test_a_setting_that_could_not_be_used_and_is_no_longer_for_agents_is_gone(house: House) -> None:
+    house.rows = [_row("n1", TTL="soon"), _row("n2"), _row("n3")]
+    await house.roster.refresh()
+    house.rows[0]["CONNECTION_METHOD_ID"] = "99"
+    await house.roster.refresh()
+    assert [source.name for source in house.health.sources] == ["n2", "n3"]
+
+
+@pytest.mark.looptime
+async def test_polls_are_counted_with_their_outcome_and_with_turns_left_out(house: House) -> None:
+    house.rows = [_row("n1")]
+    house.poll_seconds = 7.0
+    await house.roster.refresh()
+    await house.poll_for(9)
+    house.poll_error = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
+    await house.poll_for(10)
+    counts = house.health.counts.sources["n1"]
+    assert (counts.polls, counts.skipped_polls) == ({"succeeded": 1, "timeout": 1}, 2)
 
 
 @pytest.mark.looptime
@@ -357,7 +404,7 @@ async def test_known_settings_serve_at_start_while_exastro_is_down(house: House)
             await later.refresh()
     assert await house.poll_for(6) == [("n2", 0.0), ("n2", 5.0)]
     await later.close()
-    assert logs == [
+    assert in_english(logs) == [
         {"log_level": "info", "event": "settings_known", "settings": 1},
         _applied("n2", started=1, stopped=0),
         FETCHING,
@@ -480,7 +527,7 @@ async def test_folder_that_cannot_be_made_costs_only_the_settings_file(house: Ho
     await roster.close()
     assert not roster.was_file_deleted()
     told = {"log_level": "debug", "path": str(house.file)}
-    assert logs == [
+    assert in_english(logs) == [
         FETCHING,
         {**told, "event": "settings_file_kept", "detail": f"[Errno 20] Not a directory: {str(house.file)!r}"},
         _applied("n1", started=1, stopped=0),
@@ -515,13 +562,13 @@ async def test_failed_polls_are_told_with_their_setting_and_code(
     house: House, columns: dict[str, str], code: str
 ) -> None:
     house.rows = [_row("n1", **columns)]
-    house.poll_error = SourceUnavailable("no answer", reason=Reason.TIMEOUT)
+    house.poll_error = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
     await house.roster.refresh()
     with capture_logs() as logs:
         await house.poll_for(1)
         house.poll_error = None
         await asyncio.sleep(5)
-    assert logs == [
+    assert in_english(logs) == [
         {
             "log_level": "warning",
             "event": "collection_failed",
@@ -596,11 +643,11 @@ async def test_row_with_half_a_character_does_not_spoil_all_settings(house: Hous
 @pytest.mark.parametrize(
     ("err", "code"),
     [
-        (ExastroUnavailable("Exastro answered 499 499-00201: x", reason=Reason.HTTP_STATUS), "AGT-10010"),
-        (ExastroRejected("Exastro answered 400 400-00002", reason=Reason.REFUSED), "AGT-10010"),
-        (ExastroUnavailable("Exastro: no connection", reason=Reason.UNREACHABLE), "AGT-00004"),
-        (StoreUnavailable("no space is left", reason=Reason.STORE_FULL), "AGT-10027"),
-        (StoreDamaged("damaged", reason=Reason.STORE_DAMAGED), "AGT-10027"),
+        (ExastroUnavailable(Text("Exastro answered 499 499-00201: x"), reason=Reason.HTTP_STATUS), "AGT-10010"),
+        (ExastroRejected(Text("Exastro answered 400 400-00002"), reason=Reason.REFUSED), "AGT-10010"),
+        (ExastroUnavailable(Text("Exastro: no connection"), reason=Reason.UNREACHABLE), "AGT-00004"),
+        (StoreUnavailable(Text("no space is left"), reason=Reason.STORE_FULL), "AGT-10027"),
+        (StoreDamaged(Text("damaged"), reason=Reason.STORE_DAMAGED), "AGT-10027"),
         (ValueError("Exastro answered"), "AGT-00004"),
     ],
     ids=["later", "refused", "unreachable", "store full", "store damaged", "unexpected"],

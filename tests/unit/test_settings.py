@@ -10,7 +10,15 @@ import pytest
 
 from ita_ag_oase import clock
 from ita_ag_oase.errors import ConfigError, Reason
-from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Adjustment, Settings, find_language, load
+from ita_ag_oase.settings import (
+    ACCEPTED_WITHOUT_EFFECT,
+    RANGES,
+    Adjustment,
+    Settings,
+    find_language,
+    load,
+    wants_colours,
+)
 
 REQUIRED = {
     "EXASTRO_URL": "http://platform-auth:8000",
@@ -54,7 +62,7 @@ def _problems(load_with: Load, given: Mapping[str, str | None]) -> list[tuple[st
     with pytest.raises(ConfigError) as caught:
         load_with(given)
     assert caught.value.reason is Reason.CONFIGURATION
-    return caught.value.problems
+    return [(variable, str(what_to_do)) for variable, what_to_do in caught.value.problems]
 
 
 def test_the_smallest_configuration_has_the_documented_defaults(load_with: Load) -> None:
@@ -562,6 +570,16 @@ def test_the_language_is_known_also_where_the_rest_is_wrong(tmp_path: Path, monk
     assert find_language() == "ja"
     monkeypatch.setenv("ENVFILEPATH", str(tmp_path))
     assert find_language() == "en"
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, True), ("", True), ("1", False), ("0", False)])
+def test_no_colours_are_wanted_where_no_color_says_so(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, wanted: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if given is not None:
+        monkeypatch.setenv("NO_COLOR", given)
+    assert wants_colours() is wanted
 
 
 @pytest.mark.parametrize(("given", "used"), [("0.0.0.0", "0.0.0.0"), (" ::1 ", "::1")])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 
 from exactly_once import Bench, usable
 from ita_ag_oase.errors import Reason, SourceUnreadable, StoreDamaged, StoreUnavailable
-from ita_ag_oase.model import Cursor, Event, Saved
-from ita_ag_oase.store.database import Database, StoreLock
+from ita_ag_oase.model import Cursor, Event, EventFate, Saved
+from ita_ag_oase.store.access import StoreAccess
+from ita_ag_oase.store.database import Database, StoreLock, try_locks
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 START = 1_700_000_000
 LIMITS = SavingLimits(group_events=100, group_bytes=60_000, id_retention_seconds=604_800)
@@ -64,6 +67,25 @@ class FailingBench(Bench):
 
 
 class TestIds:
+    async def test_fates_are_foretold_as_saving_decides_them(self, bench: Bench) -> None:
+        wrong = serial(1, "x", "RESPONSE_KEY not found")
+        answers = [
+            [usable(1), usable(2), usable(1), wrong],
+            [usable(number) for number in range(600, 0, -1)],
+            [usable(3), serial(2, "y"), wrong, serial(1, "z", "RESPONSE_KEY not found")],
+            [serial(3, "y"), wrong, usable(601)],
+        ]
+        for answer in answers:
+            with StoreAccess(bench._path) as access:
+                before = Counter(access.fates(bench.rows["n1"]["EVENT_COLLECTION_SETTINGS_ID"], answer))
+            saved = await bench.poll("n1", answer)
+            assert saved == Saved(before[EventFate.NEW], before[EventFate.KNOWN], before[EventFate.REPEATED])
+
+    async def test_everything_is_new_of_a_setting_that_was_never_seen(self, bench: Bench) -> None:
+        with StoreAccess(bench._path) as access:
+            assert access.cursor("nowhere") is None
+            assert access.fates("nowhere", [usable(1), usable(1)]) == [EventFate.NEW, EventFate.KNOWN]
+
     async def test_an_id_is_one_event_across_polls_and_restarts(self, bench: Bench) -> None:
         assert await bench.poll("n1", [usable(1), usable(2)]) == Saved(new=2, known=0, repeated=0)
         await bench.restart()
@@ -170,7 +192,7 @@ class TestCursor:
     async def test_it_stays_and_nothing_is_kept_when_saving_fails_half_way(self, bench: Bench) -> None:
         def broken() -> Any:
             yield from (usable(number) for number in range(1_200))
-            raise SourceUnreadable("odd", reason=Reason.EXPRESSION)
+            raise SourceUnreadable(Text("odd"), reason=Reason.EXPRESSION)
 
         bench.now += 5
         with pytest.raises(SourceUnreadable):
@@ -268,10 +290,10 @@ class TestFile:
         await bench.close()
         with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 99")
-        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 3\): run the version that wrote it"):
+        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 4\): run the version that wrote it"):
             await Store(bench._path, LIMITS, storage_max_bytes=1).open()
         with closing(sqlite3.connect(bench._path)) as connection:
-            connection.execute("PRAGMA user_version = 3")
+            connection.execute("PRAGMA user_version = 4")
         await bench.open()
 
     async def test_what_is_no_database_is_refused_in_words(self, tmp_path: Path) -> None:
@@ -359,6 +381,22 @@ class TestLock:
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreUnavailable, match="cannot be locked"):
             StoreLock(tmp_path / "file" / "store.sqlite3").try_acquire()
+
+    def test_who_only_looks_sees_whether_it_is_taken_and_makes_nothing(self, tmp_path: Path) -> None:
+        lock = StoreLock(tmp_path / "store.sqlite3")
+        assert (StoreLock(tmp_path / "store.sqlite3").is_taken(), list(tmp_path.iterdir())) == (False, [])
+        lock.try_acquire()
+        assert StoreLock(tmp_path / "store.sqlite3").is_taken()
+        lock.release()
+        assert not StoreLock(tmp_path / "store.sqlite3").is_taken()
+        assert lock.try_acquire()
+        lock.release()
+
+    def test_locks_are_tried_without_leaving_anything_behind(self, tmp_path: Path) -> None:
+        assert (try_locks(tmp_path), list(tmp_path.iterdir())) == (True, [])
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreUnavailable, match="cannot be locked"):
+            try_locks(tmp_path / "file")
 
 
 async def test_a_poll_costs_as_many_statements_for_known_events_as_it_has_chunks(bench: Bench) -> None:

@@ -1,8 +1,8 @@
-"""Tables and ages for people."""
+"""Tables for people."""
 
 import pytest
 
-from ita_ag_oase.commands.tables import age, printable, table
+from ita_ag_oase.commands.tables import printable, table
 
 
 def test_numbers_stand_to_the_right_and_text_to_the_left() -> None:
@@ -35,24 +35,6 @@ def test_a_table_without_rows_is_its_headings() -> None:
 
 def test_a_cell_stays_on_its_line() -> None:
     assert table(("reason",), [("a\nb\x1b[2J",)]).splitlines() == ["reason", "a\ufffdb\ufffd[2J"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-5, "0 s"),
-        (0, "0 s"),
-        (59, "59 s"),
-        (60, "1 min"),
-        (3_599, "59 min"),
-        (3_600, "1 h"),
-        (86_399, "23 h"),
-        (86_400, "1 d"),
-        (864_000, "10 d"),
-    ],
-)
-def test_an_age_is_told_in_its_greatest_whole_unit(seconds: int, text: str) -> None:
-    assert age(seconds) == text
 
 
 @pytest.mark.parametrize("text", ["plain", "監視", "a b", "é", "監視　設定", "a\u00a0b"])

@@ -13,6 +13,7 @@ from exactly_once import Bench, usable
 from ita_ag_oase.agent.timekeeper import Timekeeper
 from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.store.database import Database, Work
+from ita_ag_oase.text import Text
 
 T = TypeVar("T")
 
@@ -31,7 +32,11 @@ class World:
         """Start a life: on another machine, or on the same one."""
         self.boots += elsewhere
         self.keeper = Timekeeper(
-            self.bench.store, wall=lambda: self.wall, elapsed=lambda: self.true, boot_id=str(self.boots)
+            self.bench.store,
+            on_difference=self.bench.health.clock_compared,
+            wall=lambda: self.wall,
+            elapsed=lambda: self.true,
+            boot_id=str(self.boots),
         )
         await self.keeper.open()
 
@@ -97,6 +102,14 @@ async def test_a_clock_that_is_set_right_is_followed_and_the_cursors_go_on_to_me
     ]
     seen = await world.bench.store._database.run(lambda c: c.execute("SELECT last_seen FROM ids").fetchall())
     assert seen == [(int(START),)]
+
+
+async def test_each_comparison_is_told(world: World) -> None:
+    told: list[float | None] = []
+    for exastro_ahead in (0.0, 30.0, -90.0):
+        await world.meet(exastro_ahead)
+        told.append(world.bench.health.exastro("http://exastro").clock_difference_seconds)
+    assert told == [0.0, -30.0, 90.0]
 
 
 @pytest.mark.parametrize("step", [7_200, -7_200, 30])
@@ -232,7 +245,7 @@ async def test_a_store_that_fails_changes_nothing_and_costs_no_answer(world: Wor
 
     class Full(Database):
         async def run(self, _: Work[T]) -> T:
-            raise StoreUnavailable("full", reason=Reason.STORE_FULL)
+            raise StoreUnavailable(Text("full"), reason=Reason.STORE_FULL)
 
     world.bench.store._database = Full(tmp_path / "another")
     assert await world.meet(exastro_ahead=7_200) == 0.0

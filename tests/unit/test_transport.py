@@ -380,7 +380,8 @@ _TIMEOUT_WORDS = "in time: check the host, the port and what lies between"
     ],
 )
 def test_a_failure_is_explained(err: httpx.TransportError | TimeoutError, reason: Reason, words: str) -> None:
-    assert explain(err) == (reason, words)
+    told, text = explain(err)
+    assert (told, str(text)) == (reason, words)
 
 
 class _Certificate:
@@ -457,7 +458,8 @@ async def _ask(url: str, *, verify: bool, ca_file: Path | None) -> int | tuple[R
         try:
             return (await client.get(url)).status_code
         except httpx.TransportError as err:
-            return explain(err)
+            reason, text = explain(err)
+            return reason, str(text)
 
 
 class TestTls:

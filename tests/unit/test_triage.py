@@ -44,7 +44,7 @@ def retry(bench: Bench, choice: GroupChoice = PARKED) -> Tally:
 
 def drop(bench: Bench, choice: GroupChoice = PARKED, among: frozenset[OutboxGroup] | None = None) -> Tally:
     with StoreAccess(bench._path) as store:
-        return store.drop(choice, among=among)
+        return store.drop(choice, int(bench.now), among=among)
 
 
 def groups(bench: Bench, choice: GroupChoice = EVERYTHING) -> list[OutboxGroup]:
@@ -54,7 +54,7 @@ def groups(bench: Bench, choice: GroupChoice = EVERYTHING) -> list[OutboxGroup]:
 
 def findings(bench: Bench) -> tuple[str, ...]:
     with StoreAccess(bench._path) as store:
-        return store.verify().findings
+        return tuple(map(str, store.verify().findings))
 
 
 async def park(bench: Bench, name: str, events: Sequence[int | str], *, first_faults: Sequence[str] = ()) -> None:

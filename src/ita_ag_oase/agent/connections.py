@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -12,10 +13,33 @@ from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
 from ita_ag_oase.exastro.client import ExastroClient
-from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.model import CollectionSetting, Destination, Exchange
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.http import HttpClients
-from ita_ag_oase.sources.source import Source, open_source
+from ita_ag_oase.sources.source import LocatedSource, open_source
+from ita_ag_oase.text import Text
+
+
+def exastro_tls(settings: Settings) -> ssl.SSLContext:
+    """Return what connections to Exastro are encrypted with. Raises ConfigError for a CA file without a certificate."""
+    return _tls("EXASTRO_CA_FILE", verify=settings.exastro_tls_verify, ca_file=settings.exastro_ca_file)
+
+
+def source_tls(settings: Settings) -> ssl.SSLContext:
+    """Return what connections to sources are encrypted with. Raises ConfigError likewise."""
+    return _tls("SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file)
+
+
+def exastro_destination(settings: Settings) -> Destination:
+    """Return where requests to Exastro go."""
+    url = httpx.URL(settings.exastro_url)
+    is_encrypted = url.scheme == "https"
+    return Destination(
+        host=url.host,
+        port=url.port or (443 if is_encrypted else 80),
+        is_encrypted=is_encrypted,
+        proxy=_proxies(settings).choose(url),
+    )
 
 
 @asynccontextmanager
@@ -25,13 +49,15 @@ async def open_exastro(
     *,
     on_secret: Callable[[str], None],
     on_date: Callable[[float], Awaitable[None]],
+    on_expiry: Callable[[float], None] = lambda _: None,
 ) -> AsyncIterator[ExastroClient]:
     """Yield the configured workspace's API; `on_date` is told the time of Exastro's clock at each answer, in seconds.
 
+    `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured.
     Raises ConfigError for a CA file that holds no certificate.
     """
     client = httpx.AsyncClient(
-        verify=_tls("EXASTRO_CA_FILE", verify=settings.exastro_tls_verify, ca_file=settings.exastro_ca_file),
+        verify=exastro_tls(settings),
         proxy=_proxies(settings).choose(httpx.URL(settings.exastro_url)),
         trust_env=False,
         headers={"Accept": "application/json", "Accept-Encoding": transport.ACCEPTED_ENCODING},
@@ -40,26 +66,42 @@ async def open_exastro(
     base_url = (
         f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
     )
-    async with client, _open_auth(settings, client, facts, on_secret) as auth:
+    async with client, _open_auth(settings, client, facts, on_secret, on_expiry) as auth:
         yield ExastroClient(client, auth, base_url=base_url)
 
 
+class SourceMaker(Protocol):
+    """Makes the source of a setting."""
+
+    def __call__(
+        self, setting: CollectionSetting, *, on_exchange: Callable[[Exchange], None] | None = None
+    ) -> LocatedSource:
+        """Return it; `on_exchange` is told of each HTTP request that was sent. Raises SettingInvalid."""
+
+
 @asynccontextmanager
-async def open_sources(settings: Settings) -> AsyncIterator[Callable[[CollectionSetting], Source]]:
+async def open_sources(settings: Settings) -> AsyncIterator[SourceMaker]:
     """Yield what makes the source of a setting, and raises SettingInvalid where there can be none.
 
     Raises ConfigError for a CA file that holds no certificate.
     """
-    make_tls = functools.partial(
-        _tls, "SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file
-    )
+    make_tls = functools.partial(source_tls, settings)
     clients = HttpClients(tls=make_tls(), proxies=_proxies(settings))
     # Made when the first mailbox needs it, and not that of HTTP: httpx puts HTTP's name into it (ALPN).
     mail_tls = functools.cache(make_tls)
     zone = clock.zone(settings.tz)
 
-    def make_source(setting: CollectionSetting) -> Source:
-        return open_source(setting, clients, make_tls=mail_tls, max_bytes=settings.response_max_bytes, zone=zone)
+    def make_source(
+        setting: CollectionSetting, *, on_exchange: Callable[[Exchange], None] | None = None
+    ) -> LocatedSource:
+        return open_source(
+            setting,
+            clients,
+            make_tls=mail_tls,
+            max_bytes=settings.response_max_bytes,
+            zone=zone,
+            on_exchange=on_exchange,
+        )
 
     try:
         yield make_source
@@ -69,7 +111,11 @@ async def open_sources(settings: Settings) -> AsyncIterator[Callable[[Collection
 
 @asynccontextmanager
 async def _open_auth(
-    settings: Settings, client: httpx.AsyncClient, facts: Facts, on_secret: Callable[[str], None]
+    settings: Settings,
+    client: httpx.AsyncClient,
+    facts: Facts,
+    on_secret: Callable[[str], None],
+    on_expiry: Callable[[float], None],
 ) -> AsyncIterator[httpx.Auth]:
     refresh_token = settings.refresh_token
     if refresh_token is None:
@@ -83,6 +129,7 @@ async def _open_auth(
         refresh_token=refresh_token,
         facts=facts,
         on_secret=on_secret,
+        on_expiry=on_expiry,
     )
     try:
         yield RefreshTokenAuth(tokens)
@@ -104,4 +151,5 @@ def _tls(variable: str, *, verify: bool, ca_file: Path | None) -> ssl.SSLContext
     try:
         return transport.tls_context(verify=verify, ca_file=ca_file)
     except OSError as err:
-        raise ConfigError([(variable, f"{ca_file} holds no certificate; write the path of a PEM file")]) from err
+        problem = Text("{file} holds no certificate; write the path of a PEM file", file=ca_file)
+        raise ConfigError([(variable, problem)]) from err

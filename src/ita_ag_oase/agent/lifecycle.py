@@ -11,6 +11,8 @@ import structlog
 
 from ita_ag_oase import __version__, clock
 from ita_ag_oase.agent.connections import open_exastro, open_sources
+from ita_ag_oase.agent.endpoints import serve_status
+from ita_ag_oase.agent.overview import Overview
 from ita_ag_oase.agent.roster import Roster, refresh_code
 from ita_ag_oase.agent.schedule import Troubles, delivery_code, until_it_works, wait_for
 from ita_ag_oase.agent.storage import hold_lock, open_store
@@ -21,9 +23,12 @@ from ita_ag_oase.delivery import Delivery
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.settings import Settings
+from ita_ag_oase.status import Phase
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
@@ -44,29 +49,50 @@ class Agent:
         self.refresh = asyncio.Event()
         self._news = asyncio.Event()
         self._has_asked = asyncio.Event()
+        self._health = Health()
 
     async def run(self) -> None:
         """Run until `stop` is set. Raises StoreUnavailable, StoreDamaged or ConfigError where it cannot start."""
         for secret in self._settings.secrets:
             self._redactor.add(secret)
         async with contextlib.AsyncExitStack() as stack:
-            if not await stack.enter_async_context(hold_lock(self._settings.store_path, self.stop)):
+            overview = Overview(self._settings, self._health)
+            await stack.enter_async_context(serve_status(self._settings, overview, self._redactor))
+            if not await stack.enter_async_context(self._hold_lock()):
                 return
             store = await stack.enter_async_context(open_store(self._settings, on_damage=self.stop.set))
-            timekeeper = Timekeeper(store)
+            timekeeper = Timekeeper(store, on_difference=self._health.clock_compared)
             await timekeeper.open()
+            await stack.enter_async_context(overview.over(store, timekeeper.clock))
+            await self._work(store, timekeeper)
+        _log.info("agent_stopped")
+        if store.damage:
+            raise store.damage
+
+    async def _work(self, store: Store, timekeeper: Timekeeper) -> None:
+        """Collect and deliver until `stop` is set."""
+        async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(
-                open_exastro(self._settings, store, on_secret=self._redactor.add, on_date=timekeeper.note)
+                open_exastro(
+                    self._settings,
+                    store,
+                    on_secret=self._redactor.add,
+                    on_date=timekeeper.note,
+                    on_expiry=self._health.token_renewed,
+                )
             )
             roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock))
             delivery = Delivery(
                 store,
                 client,
+                self._health,
                 max_events=self._settings.batch_max_events,
                 max_bytes=self._settings.batch_max_bytes,
                 now=timekeeper.clock.now,
+                redact=self._redactor.redact,
             )
             self._tell_started(await store.waiting_events())
+            self._health.phase = Phase.RUNNING
             delivering = asyncio.create_task(self._deliver(delivery), name="deliver")
             others = [
                 asyncio.create_task(self._keep_settings(roster), name="settings"),
@@ -77,15 +103,22 @@ class Agent:
             await _wait_for_any((self._has_asked, self.stop), _FIRST_ANSWER_SECONDS)
             await roster.start_with_known()
             await self.stop.wait()
+            self._health.phase = Phase.STOPPING
             _log.info("agent_stopping")
             await _end(others)
             await roster.close()
             if delivery.is_under_way:
                 await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
             await _end([delivering])
-        _log.info("agent_stopped")
-        if store.damage:
-            raise store.damage
+
+    @asynccontextmanager
+    async def _hold_lock(self) -> AsyncIterator[bool]:
+        def note_wait() -> None:
+            self._health.phase = Phase.WAITING_FOR_STORE
+
+        async with hold_lock(self._settings.store_path, self.stop, on_wait=note_wait) as is_ours:
+            self._health.phase = Phase.STARTING if is_ours else Phase.STOPPING
+            yield is_ours
 
     @asynccontextmanager
     async def _open_roster(self, store: Store, client: ExastroClient, steady: SteadyClock) -> AsyncIterator[Roster]:
@@ -93,7 +126,8 @@ class Agent:
         async with open_sources(settings) as make_source:
 
             def make_collector(setting: CollectionSetting) -> Collector:
-                return Collector(setting, make_source(setting), store, steady, agent_name=settings.agent_identity)
+                source = make_source(setting)
+                return Collector(setting, source, store, steady, self._health, agent_name=settings.agent_identity)
 
             roster = Roster(
                 client=client,
@@ -103,6 +137,7 @@ class Agent:
                 interval_seconds=settings.execute_interval,
                 settings_file=settings.settings_file,
                 make_collector=make_collector,
+                health=self._health,
                 on_secret=self._redactor.add,
                 on_news=self._news.set,
                 now=steady.now,
@@ -126,12 +161,15 @@ class Agent:
         )
         for name, is_verified in (("EXASTRO", settings.exastro_tls_verify), ("SOURCE", settings.source_tls_verify)):
             if not is_verified:
-                _log.warning(
-                    "tls_not_verified", variable=f"{name}_TLS_VERIFY", action="anyone on the way can read along"
-                )
+                _log.warning("tls_not_verified", variable=f"{name}_TLS_VERIFY")
 
     async def _deliver(self, delivery: Delivery) -> None:
-        troubles = Troubles(failed="delivery_failed", recovered="delivery_recovered")
+        troubles = Troubles(
+            failed="delivery_failed",
+            recovered="delivery_recovered",
+            on_failure=self._health.delivery_failed,
+            on_success=self._health.delivery_succeeded,
+        )
         while True:
             self._news.clear()
             count = await until_it_works(delivery.deliver_next, troubles, delivery_code)
@@ -144,7 +182,12 @@ class Agent:
 
     async def _keep_settings(self, roster: Roster) -> None:
         settings = self._settings
-        troubles = Troubles(failed="settings_failed", recovered="settings_recovered")
+        troubles = Troubles(
+            failed="settings_failed",
+            recovered="settings_recovered",
+            on_failure=self._health.settings_failed,
+            on_success=self._health.settings_fetched,
+        )
         while True:
             self.refresh.clear()
             await until_it_works(lambda: self._refresh(roster), troubles, refresh_code)
@@ -159,9 +202,13 @@ class Agent:
         finally:
             self._has_asked.set()
 
-    @staticmethod
-    async def _purge(store: Store, steady: SteadyClock) -> None:
-        troubles = Troubles(failed="purge_failed", recovered="purge_recovered")
+    async def _purge(self, store: Store, steady: SteadyClock) -> None:
+        troubles = Troubles(
+            failed="purge_failed",
+            recovered="purge_recovered",
+            on_failure=self._health.store_failed,
+            on_success=self._health.store_worked,
+        )
         while True:
             while await until_it_works(lambda: store.purge(int(steady.now())), troubles, lambda _: "AGT-10027"):
                 pass
@@ -173,7 +220,7 @@ def tell_adjustments(settings: Settings) -> None:
     for adjustment in settings.adjustments:
         _log.warning("value_adjusted", **adjustment._asdict())
     if settings.tz and clock.zone(settings.tz) is None and not clock.is_posix_zone(settings.tz):
-        _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used="the system's own")
+        _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used=Text("the system's own"))
 
 
 async def run(settings: Settings, redactor: Redactor) -> None:

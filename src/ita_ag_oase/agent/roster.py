@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.registry import KNOWN_ROWS
 from ita_ag_oase.store.store import Store
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
@@ -40,6 +43,7 @@ class Roster:
         interval_seconds: float,
         settings_file: Path,
         make_collector: Callable[[CollectionSetting], Collector],
+        health: Health,
         on_secret: Callable[[str], None],
         on_news: Callable[[], None],
         now: Callable[[], float],
@@ -51,6 +55,7 @@ class Roster:
         self._interval_seconds = interval_seconds
         self._file = settings_file
         self._make_collector = make_collector
+        self._health = health
         self._on_secret = on_secret
         self._on_news = on_news
         self._now = now
@@ -58,13 +63,13 @@ class Roster:
         self._applying = asyncio.Lock()
         self._settings: dict[str, CollectionSetting] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._told_unusable: dict[str, str] = {}
+        self._told_unusable: dict[str, Text] = {}
 
     async def start_with_known(self) -> None:
         """Begin with the rows that were fetched last, if any, unless Exastro has told them already."""
         known = await self._store.fact(KNOWN_ROWS)
         if known and not self._tasks:
-            rows = [row for row in _rows_in(known) if wire.name_of(row) in self._names]
+            rows = [row for row in rows_in(known) if wire.name_of(row) in self._names]
             _log.info("settings_known", settings=len(rows))
             await self._apply(rows)
 
@@ -78,7 +83,9 @@ class Roster:
             await self._store.keep_fact(KNOWN_ROWS, text)
         for name in self._names:
             if name not in map(wire.name_of, rows):
-                self._tell_unusable(name, "Exastro has no such event collection setting: check the name, or restore it")
+                self._tell_unusable(
+                    name, Text("Exastro has no such event collection setting: check the name, or restore it")
+                )
         await self._apply(rows)
         self._write_file(text)
 
@@ -106,16 +113,18 @@ class Roster:
         for name, setting in wanted.items():
             if name not in self._tasks and await self._start(setting, first_delay_seconds=started * _SPREAD_SECONDS):
                 started += 1
+        self._health.keep_sources(self._tasks.keys() | self._told_unusable.keys())
         if started or changed:
             _log.info("settings_applied", polled=sorted(self._tasks), started=started, stopped=len(changed))
 
     def _read(self, row: Row) -> CollectionSetting | None:
         if not wire.is_collected_by_agents(row):
+            self._told_unusable.pop(wire.name_of(row), None)
             return None
         try:
             setting = wire.setting_of(row, self._secrets)
         except SettingInvalid as err:
-            self._tell_unusable(wire.name_of(row), str(err))
+            self._tell_unusable(wire.name_of(row), err.text)
             return None
         for secret in setting.secrets:
             self._on_secret(secret)
@@ -126,33 +135,44 @@ class Roster:
         try:
             collector = self._make_collector(setting)
         except SettingInvalid as err:
-            self._tell_unusable(name, str(err))
+            self._tell_unusable(name, err.text)
             return False
         await self._store.register(setting.id, name, int(self._now()))
         self._told_unusable.pop(name, None)
+        self._health.source_started(name, is_mail=_is_mail(setting))
+        self._settings[name] = setting
+        polling = self._poll_until_cancelled(setting, collector, first_delay_seconds)
+        self._tasks[name] = asyncio.create_task(polling, name=f"poll {name}")
+        return True
+
+    async def _poll_until_cancelled(
+        self, setting: CollectionSetting, collector: Collector, first_delay_seconds: float
+    ) -> None:
+        name = setting.name
 
         async def poll() -> None:
+            self._health.poll_started(name)
             if (await collector.collect()).new:
                 self._on_news()
 
-        is_mail = setting.connection_method is ConnectionMethod.IMAP_PASSWORD
-        troubles = Troubles(failed="collection_failed", recovered="collection_recovered", setting=name)
-
-        async def poll_until_cancelled() -> None:
-            try:
-                await repeat(
-                    poll,
-                    troubles,
-                    interval_seconds=self._interval_seconds,
-                    first_delay_seconds=first_delay_seconds,
-                    code_of=mail_code if is_mail else collection_code,
-                )
-            finally:
-                await collector.close()
-
-        self._settings[name] = setting
-        self._tasks[name] = asyncio.create_task(poll_until_cancelled(), name=f"poll {name}")
-        return True
+        troubles = Troubles(
+            failed="collection_failed",
+            recovered="collection_recovered",
+            on_failure=partial(self._health.poll_failed, name),
+            on_success=partial(self._health.poll_succeeded, name),
+            setting=name,
+        )
+        try:
+            await repeat(
+                poll,
+                troubles,
+                interval_seconds=self._interval_seconds,
+                first_delay_seconds=first_delay_seconds,
+                code_of=mail_code if _is_mail(setting) else collection_code,
+                on_skipped=partial(self._health.polls_skipped, name),
+            )
+        finally:
+            await collector.close()
 
     async def _stop(self, names: Sequence[str]) -> None:
         tasks = [self._tasks[name] for name in names]
@@ -164,7 +184,8 @@ class Roster:
         for name in names:
             del self._tasks[name], self._settings[name]
 
-    def _tell_unusable(self, name: str, why: str) -> None:
+    def _tell_unusable(self, name: str, why: Text) -> None:
+        self._health.source_unusable(name, why)
         if self._told_unusable.get(name) != why:
             self._told_unusable[name] = why
             _log.error("setting_unusable", code="AGT-10001", setting=name, detail=why)
@@ -192,13 +213,17 @@ class Roster:
             _log.debug("settings_file_missing", path=str(self._file), detail=str(err))
 
 
-def _rows_in(known: bytes) -> list[Row]:
+def rows_in(known: bytes) -> list[Row]:
     """Return the rows that were kept; none where the disk has changed them, since Exastro will tell them again."""
     try:
         rows = json.loads(known)
     except ValueError:
         return []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _is_mail(setting: CollectionSetting) -> bool:
+    return setting.connection_method is ConnectionMethod.IMAP_PASSWORD
 
 
 def refresh_code(err: Exception) -> str:

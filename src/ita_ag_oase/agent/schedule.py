@@ -17,11 +17,24 @@ BACKOFF_CAP_SECONDS = 60.0
 
 
 class Troubles:
-    """Logs that something fails once, whatever number of tries, and once that it works again."""
+    """Logs that something fails once, whatever number of tries, and once that it works again.
 
-    def __init__(self, *, failed: str, recovered: str, **facts: str) -> None:
+    `on_failure` is told each failure with its message code, `on_success` each success.
+    """
+
+    def __init__(
+        self,
+        *,
+        failed: str,
+        recovered: str,
+        on_failure: Callable[[Exception, str], None] = lambda *_: None,
+        on_success: Callable[[], None] = lambda: None,
+        **facts: str,
+    ) -> None:
         self._failed = failed
         self._recovered = recovered
+        self._on_failure = on_failure
+        self._on_success = on_success
         self._facts = facts
         self._told: str | None = None
         self.count = 0
@@ -29,6 +42,7 @@ class Troubles:
     def note_failure(self, err: Exception, code: str) -> None:
         """Count a failure; log it if it is the first, or another one than before."""
         self.count += 1
+        self._on_failure(err, code)
         kind = str(err.reason) if isinstance(err, AgentError) else repr(type(err))
         is_news = self._told != kind
         self._told = kind
@@ -37,7 +51,7 @@ class Troubles:
             return
         needs_a_person = isinstance(err, Permanent) or err.reason is Reason.UNAUTHORIZED
         tell = _log.debug if not is_news else _log.error if needs_a_person else _log.warning
-        tell(self._failed, code=code, **self._facts, reason=err.reason, detail=str(err)[:512], failures=self.count)
+        tell(self._failed, code=code, **self._facts, reason=err.reason, detail=err.text, failures=self.count)
 
     def _tell_unexpected(self, err: Exception, code: str, *, is_news: bool) -> None:
         facts = {"code": code, **self._facts, "reason": "unexpected", "detail": repr(err)[:256]}
@@ -48,6 +62,7 @@ class Troubles:
 
     def note_success(self) -> None:
         """Forget the failures; log that it works again where there were any."""
+        self._on_success()
         if self.count:
             _log.info(self._recovered, **self._facts, failures=self.count)
         self.count = 0
@@ -74,10 +89,12 @@ async def repeat(
     interval_seconds: float,
     first_delay_seconds: float,
     code_of: Callable[[Exception], str],
+    on_skipped: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run a step at a fixed rate for ever, never twice at once; a turn that comes too late is left out.
 
-    Whatever the step raises is logged and answered with a longer wait; only cancellation ends it.
+    `on_skipped` is told how many turns are left out. Whatever the step raises is logged and answered with a longer
+    wait; only cancellation ends it.
     """
     loop = asyncio.get_running_loop()
     due = loop.time() + first_delay_seconds
@@ -92,6 +109,8 @@ async def repeat(
             troubles.note_success()
             earliest = loop.time()
         missed = max(0.0, earliest - due) // interval_seconds
+        if missed:
+            on_skipped(int(missed))
         due += (missed + 1) * interval_seconds
 
 

@@ -23,30 +23,28 @@ _LOCK_WAIT_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def hold_lock(store_path: Path, stop: asyncio.Event) -> AsyncIterator[bool]:
+async def hold_lock(store_path: Path, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> AsyncIterator[bool]:
     """Wait until no other agent uses a store, and keep others away meanwhile; False where `stop` was set before.
 
+    `on_wait` is called where another one does.
     Raises StoreUnavailable where the folder cannot be written.
     """
     lock = StoreLock(store_path)
     try:
-        yield await _acquire(lock, store_path, stop)
+        yield await _acquire(lock, store_path, stop, on_wait)
     finally:
         lock.release()
 
 
-async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event) -> bool:
+async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event, on_wait: Callable[[], None]) -> bool:
     has_told = False
     while not stop.is_set():
         if lock.try_acquire():
             _tell_of_weak_locks(lock, store_path)
             return True
         if not has_told:
-            _log.warning(
-                "store_in_use",
-                path=str(store_path),
-                action="another agent works on this store; this one takes over when that one ends",
-            )
+            _log.warning("store_in_use", path=str(store_path))
+            on_wait()
             has_told = True
         await wait_for(stop, _LOCK_WAIT_SECONDS)
     return False
@@ -54,22 +52,10 @@ async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event) -> bo
 
 def _tell_of_weak_locks(lock: StoreLock, store_path: Path) -> None:
     if not lock.excludes_others():
-        _log.error(
-            "store_lock_ineffective",
-            path=str(store_path),
-            action="its file system has no working locks, so that nothing keeps a second agent away from the store:"
-            " use another volume",
-        )
+        _log.error("store_lock_ineffective", path=str(store_path))
     volume = network_volume(store_path)
     if volume is not None:
-        _log.warning(
-            "store_on_network",
-            path=str(store_path),
-            **dataclasses.asdict(volume),
-            action="locks are known on this machine only: mount it without these options"
-            if volume.local_locks
-            else "see that its locks work, and that one agent uses this store",
-        )
+        _log.warning("store_on_network", path=str(store_path), **dataclasses.asdict(volume))
 
 
 @asynccontextmanager
@@ -93,13 +79,7 @@ async def open_store(settings: Settings, *, on_damage: Callable[[], None]) -> As
 async def _mend(store: Store, settings: Settings) -> None:
     repair = await store.mend(agent_name=settings.agent_identity, now=clock.now())
     if repair is not None:
-        _log.error(
-            "store_repaired",
-            code="AGT-10027",
-            path=str(settings.store_path),
-            **dataclasses.asdict(repair),
-            action="the agent goes on with what could be read; keep the file set aside until you have looked at it",
-        )
+        _log.error("store_repaired", code="AGT-10027", path=str(settings.store_path), **dataclasses.asdict(repair))
 
 
 async def _take_over(store: Store, settings: Settings) -> None:

@@ -51,12 +51,15 @@ class Timekeeper:
     When the agent's clock moves, the cursors move with it: they go on to mean the same moments. What is known of the
     clocks is kept in the store, so that a step of the wall clock between two lives is found out: by the time that has
     passed since the machine started, and where it was started anew, or is another one, by Exastro's clock.
+
+    `on_difference` is told at each answer by how many seconds the agent's clock is ahead of Exastro's.
     """
 
     def __init__(
         self,
         store: Store,
         *,
+        on_difference: Callable[[float], None],
         wall: Callable[[], float] = clock.now,
         elapsed: Callable[[], float] = clock.elapsed,
         boot_id: str | None = None,
@@ -65,6 +68,7 @@ class Timekeeper:
         self.clock = self._make_clock()
         self._elapsed = elapsed
         self._store = store
+        self._on_difference = on_difference
         self._boot_id = boot_id or clock.boot_id()
         self._has_compared = False
         self._kept: _Kept | None = None
@@ -101,8 +105,9 @@ class Timekeeper:
             way = self.clock.way_to_wall(exastro_offset + self._elapsed())
             if way:
                 await self._move(way, cursors=way, exastro_offset=exastro_offset)
-                _log.warning("clock_followed", seconds=round(way), action="the cursors moved with the clock")
+                _log.warning("clock_followed", seconds=round(way))
             difference = self._difference(exastro_offset)
+            self._on_difference(difference)
             await self._keep(difference)
             self._tell(difference)
 
@@ -152,19 +157,11 @@ class Timekeeper:
     def _tell(self, difference: float) -> None:
         is_far = abs(difference) >= _TOLD_FROM_SECONDS
         if is_far and not self._is_told:
-            _log.warning(
-                "clock_differs",
-                seconds=round(difference),
-                action="events may expire too early or too late, since Exastro's clock is another one: set both by NTP",
-            )
+            _log.warning("clock_differs", seconds=round(difference))
         elif self._is_told and not is_far:
             _log.info("clock_agrees", seconds=round(difference))
         self._is_told = is_far
 
 
 def _tell_step(seconds: float) -> None:
-    _log.warning(
-        "clock_stepped",
-        seconds=round(seconds),
-        action="the agent goes on by the time that has passed until Exastro's clock agrees with the new time",
-    )
+    _log.warning("clock_stepped", seconds=round(seconds))

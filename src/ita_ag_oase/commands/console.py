@@ -1,5 +1,6 @@
 """Where a command tells a person something: in the person's language, without secrets, with colours on a terminal."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 from enum import Enum
@@ -7,7 +8,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from ita_ag_oase.commands.tables import printable, table
+from ita_ag_oase.commands.tables import pairs, printable, table
 from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.text import Told, Translations
 
@@ -33,8 +34,8 @@ class Console:
         err: TextIO | None = None,
         has_colours: bool | None = None,
     ) -> None:
-        self._translations = translations
-        self._redactor = redactor
+        self.translations = translations
+        self.redactor = redactor
         self._out = out
         self._err = err
         self._has_colours = has_colours
@@ -51,25 +52,40 @@ class Console:
 
     def told(self, what: Told | str) -> str:
         """Return a text in the person's language, or others' words as they are, without secrets."""
-        text = what.told(self._translations) if isinstance(what, Told) else what
-        return self._redactor.redact(text)
+        text = what.told(self.translations) if isinstance(what, Told) else what
+        return self.redactor.redact(text)
 
     def say(self, what: Told | str = "", *, colour: Colour | None = None) -> None:
         """Print lines on stdout."""
         print(self.painted(self._lines(what), colour), file=self.out)
 
+    def say_behind(self, mark: str, what: Told | str) -> None:
+        """Print lines on stdout behind a mark, which may be painted."""
+        print(f"{mark}{self._lines(what)}", file=self.out)
+
     def warn(self, what: Told | str) -> None:
         """Print lines on stderr."""
         print(self._lines(what), file=self.err)
 
-    def table(self, headings: Sequence[Told | str], rows: Sequence[Sequence[Told | str | int]]) -> None:
-        """Print an aligned table."""
+    def table(
+        self,
+        headings: Sequence[Told | str],
+        rows: Sequence[Sequence[Told | str | int]],
+        colours: Sequence[Colour | None] = (),
+    ) -> None:
+        """Print an aligned table, its rows in these colours."""
         cells = [[cell if isinstance(cell, int) else self.told(cell) for cell in row] for row in rows]
-        print(table([self.told(heading) for heading in headings], cells), file=self.out)
+        lines = table([self.told(heading) for heading in headings], cells).split("\n")
+        for line, colour in itertools.zip_longest(lines, (None, *colours)):
+            print(self.painted(line, colour), file=self.out)
+
+    def pairs(self, facts: Sequence[tuple[Told | str, Told | str]]) -> None:
+        """Print facts under each other, each behind its name."""
+        print(pairs([(self.told(name), self.told(fact)) for name, fact in facts]), file=self.out)
 
     def json(self, value: Any) -> None:
         """Print a value as JSON on one line."""
-        print(msgspec.json.encode(self._redactor.redact_value(value)).decode(), file=self.out)
+        print(msgspec.json.encode(self.redactor.redact_value(value)).decode(), file=self.out)
 
     def painted(self, text: str, colour: Colour | None) -> str:
         """Return text in a colour where the stream shows colours."""

@@ -14,45 +14,55 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ita_ag_oase import clock
-from ita_ag_oase.commands.tables import age, printable, table
-from ita_ag_oase.model import GroupChoice, OutboxGroup, OutboxSummary, Tally
+from ita_ag_oase.commands.console import Console
+from ita_ag_oase.commands.tables import moment
+from ita_ag_oase.model import GroupChoice, GroupState, OutboxGroup, OutboxSummary, Tally
+from ita_ag_oase.observability.words import age
 from ita_ag_oase.store.access import StoreAccess
+from ita_ag_oase.store.outbox import DAMAGED
 from ita_ag_oase.store.pieces import events_in
+from ita_ag_oase.text import Text, Told, counted
 
 _SHOWN_EVENTS = 10
+_STATES = {
+    GroupState.WAITING: Text("waiting"),
+    GroupState.IN_FLIGHT: Text("in flight"),
+    GroupState.PARKED: Text("parked"),
+}
 
 
-def list_settings(path: Path, *, as_json: bool) -> int:
+def list_settings(console: Console, path: Path, *, as_json: bool) -> int:
     """Print how much is in the outbox, by setting, state and reason."""
     with StoreAccess(path) as store:
         summaries = store.summary()
     now = int(clock.now())
     if as_json:
-        _print_json([_facts_of_summary(summary, now) for summary in summaries])
+        console.json([_facts_of_summary(summary, now) for summary in summaries])
     elif summaries:
-        rows = [_row_of_summary(summary, now) for summary in summaries]
-        print(table(("setting", "state", "groups", "events", "bytes", "oldest", "reason"), rows))
+        amounts = Text("groups"), Text("events"), Text("bytes")
+        headings = Text("setting"), Text("state"), *amounts, Text("oldest"), Text("reason")
+        console.table(headings, [_row_of_summary(summary, now) for summary in summaries])
     else:
-        print("the outbox is empty")
+        console.say(Text("the outbox is empty"))
     return 0
 
 
-def list_groups(path: Path, *, as_json: bool) -> int:
+def list_groups(console: Console, path: Path, *, as_json: bool) -> int:
     """Print each group in the outbox on a line of its own, with its key."""
     with StoreAccess(path) as store:
         groups = store.groups(GroupChoice())
     now = int(clock.now())
     if as_json:
-        _print_json([_facts_of_group(group, now) for group in groups])
+        console.json([_facts_of_group(group, now) for group in groups])
     elif groups:
-        rows = [_row_of_group(group, now) for group in groups]
-        print(table(("key", "state", "events", "bytes", "age", "reason"), rows))
+        headings = Text("key"), Text("state"), Text("events"), Text("bytes"), Text("age"), Text("reason")
+        console.table(headings, [_row_of_group(group, now) for group in groups])
     else:
-        print("the outbox is empty")
+        console.say(Text("the outbox is empty"))
     return 0
 
 
-def show(path: Path, choice: GroupChoice, *, shows_all: bool, as_json: bool) -> int:
+def show(console: Console, path: Path, choice: GroupChoice, *, shows_all: bool, as_json: bool) -> int:
     """Print the groups that are meant with their events, or the first of them; return 1 where there are none."""
     limit = None if shows_all else _SHOWN_EVENTS
     with StoreAccess(path) as store:
@@ -62,20 +72,21 @@ def show(path: Path, choice: GroupChoice, *, shows_all: bool, as_json: bool) -> 
         ]
     if as_json:
         now = int(clock.now())
-        _print_json([_facts_of_group(group, now) | {"shown": _as_objects(contents)} for group, contents in groups])
+        console.json([_facts_of_group(group, now) | {"shown": _as_objects(contents)} for group, contents in groups])
     else:
         for group, contents in groups:
-            _print_group(group, contents)
-    return 0 if groups else _nothing_fits()
+            _print_group(console, group, contents)
+    return 0 if groups else _nothing_fits(console)
 
 
-def retry(path: Path, choice: GroupChoice, *, as_json: bool) -> int:
+def retry(console: Console, path: Path, choice: GroupChoice, *, as_json: bool) -> int:
     """Have parked groups offered again and print how many; return 1 where there are none."""
     with StoreAccess(path) as store:
-        return _report("retried", store.retry(choice, int(clock.now())), as_json=as_json)
+        tally = store.retry(choice, int(clock.now()))
+    return _report(console, Text("retried {amount}", amount=_amount(tally)), tally, as_json=as_json)
 
 
-def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> int:
+def drop(console: Console, path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> int:
     """Take groups out for good, having asked first, and print how many; return 1 where there are none or on a no."""
     with StoreAccess(path) as store:
         groups = store.groups(choice)
@@ -83,19 +94,20 @@ def drop(path: Path, choice: GroupChoice, *, is_sure: bool, as_json: bool) -> in
         if groups and not is_sure:
             # Python has none where it was closed.
             if sys.stdin is None or not sys.stdin.isatty():
-                print(f"there is no terminal to ask on: add --yes to drop {what}", file=sys.stderr)
+                console.warn(Text("there is no terminal to ask on: add --yes to drop {amount}", amount=what))
                 return 2
-            if not _agrees(f"drop {what}? [y/N] "):
-                print("nothing was dropped", file=sys.stderr)
+            if not _agrees(console, Text("drop {amount}? [y/N] ", amount=what)):
+                console.warn(Text("nothing was dropped"))
                 return 1
         # What came into the outbox or changed since then was not asked about.
-        return _report("dropped", store.drop(choice, among=frozenset(groups)), as_json=as_json)
+        tally = store.drop(choice, int(clock.now()), among=frozenset(groups))
+    return _report(console, Text("dropped {amount}", amount=_amount(tally)), tally, as_json=as_json)
 
 
-def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:
+def export(console: Console, path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> int:
     """Write the events of the groups that are meant to a file, `-` being stdout, as lines of JSON; print how many."""
     if _is_part_of(path, file):
-        print(f"{file} is the store itself: name another file", file=sys.stderr)
+        console.warn(Text("{file} is the store itself: name another file", file=file))
         return 1
     try:
         with (
@@ -105,14 +117,17 @@ def export(path: Path, file: str, choice: GroupChoice, *, overwrites: bool) -> i
         ):
             tally, damaged = _write(pieces, out)
     except FileExistsError:
-        print(f"{file} is there already: name another file, or add --force", file=sys.stderr)
+        console.warn(Text("{file} is there already: name another file, or add --force", file=file))
         return 1
     except OSError as err:
         if file == "-":
             raise
-        print(f"{file} cannot be written ({err.strerror}): name a file on a volume with room", file=sys.stderr)
+        what = Text(
+            "{file} cannot be written ({error}): name a file on a volume with room", file=file, error=err.strerror
+        )
+        console.warn(what)
         return 1
-    print(f"exported {_amount(tally)}, damaged pieces: {damaged}", file=sys.stderr)
+    console.warn(Text("exported {amount}, damaged pieces: {damaged}", amount=_amount(tally), damaged=damaged))
     return 0
 
 
@@ -198,73 +213,68 @@ def _facts_of_summary(summary: OutboxSummary, now: int) -> dict[str, Any]:
     }
 
 
-def _row_of_group(group: OutboxGroup, now: int) -> tuple[str | int, ...]:
-    how_old = age(now - group.since)
-    return str(group.key), group.state, group.event_count, group.byte_count, how_old, group.reason or ""
+def _row_of_group(group: OutboxGroup, now: int) -> tuple[Told | str | int, ...]:
+    counts = group.event_count, group.byte_count
+    return str(group.key), _STATES[group.state], *counts, age(now - group.since), _reason(group.reason)
 
 
-def _row_of_summary(summary: OutboxSummary, now: int) -> tuple[str | int, ...]:
+def _row_of_summary(summary: OutboxSummary, now: int) -> tuple[Told | str | int, ...]:
     counts = summary.group_count, summary.event_count, summary.byte_count
     how_old = age(now - summary.oldest)
-    return summary.setting_name, summary.state, *counts, how_old, summary.reason or ""
+    return summary.setting_name, _STATES[summary.state], *counts, how_old, _reason(summary.reason)
 
 
-def _print_group(group: OutboxGroup, contents: list[tuple[str, bytes]]) -> None:
-    facts = {
-        "key": str(group.key),
-        "setting": group.key.setting_name,
-        "agent name": group.agent_name,
-        "fetched time": _time(group.key.fetched_time),
-        "state": group.state,
-        "reason": group.reason or "-",
-        "parked": _time(group.parked_time),
-        "events": f"{group.event_count}, of which {len(contents)} follow",
-    }
-    for fact, told in facts.items():
-        print(f"{fact:<12}  {printable(told)}")
+def _reason(stored: str | None) -> Told | str:
+    # The store keeps what Exastro said, and one sentence of ours, in English.
+    return DAMAGED if stored == str(DAMAGED) else stored or ""
+
+
+def _print_group(console: Console, group: OutboxGroup, contents: list[tuple[str, bytes]]) -> None:
+    follow = Text("{count}, of which {shown} follow", count=group.event_count, shown=len(contents))
+    console.pairs(
+        [
+            (Text("key"), str(group.key)),
+            (Text("setting"), group.key.setting_name),
+            (Text("agent name"), group.agent_name),
+            (Text("fetched time"), _time(group.key.fetched_time)),
+            (Text("state"), _STATES[group.state]),
+            (Text("reason"), _reason(group.reason) or "-"),
+            (Text("parked"), _time(group.parked_time)),
+            (Text("events"), follow),
+        ]
+    )
     for name, value in contents:
-        if name == "damaged":
-            print("damaged:", end=" ")
-        for line in msgspec.json.format(value, indent=2).decode().split("\n"):
-            print(printable(line))
-    print()
+        text = msgspec.json.format(value, indent=2).decode()
+        console.say(text if name == "event" else Text("damaged: {text}", text=text))
+    console.say()
 
 
 def _time(seconds: int | None) -> str:
     if seconds is None:
         return "-"
-    try:
-        return f"{seconds} ({clock.local(seconds, None):%Y-%m-%d %H:%M:%S})"
-    except (ValueError, OverflowError, OSError):
-        # Of a damaged file, or of a stock agent's store: no year of the calendar.
-        return str(seconds)
+    told = moment(seconds)
+    return told if told == str(seconds) else f"{seconds} ({told})"
 
 
-def _amount(tally: Tally) -> str:
-    return f"{_counted(tally.events, 'event')} of {_counted(tally.groups, 'group')}"
+def _amount(tally: Tally) -> Text:
+    events = counted("{count} event", "{count} events", count=tally.events)
+    groups = counted("{count} group", "{count} groups", count=tally.groups)
+    return Text("{events} of {groups}", events=events, groups=groups)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _agrees(question: str) -> bool:
-    print(question, end="", file=sys.stderr, flush=True)
+def _agrees(console: Console, question: Text) -> bool:
+    print(console.told(question), end="", file=console.err, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _report(what: str, tally: Tally, *, as_json: bool) -> int:
+def _report(console: Console, what: Text, tally: Tally, *, as_json: bool) -> int:
     if as_json:
-        _print_json({"groups": tally.groups, "events": tally.events})
+        console.json({"groups": tally.groups, "events": tally.events})
     else:
-        print(f"{what} {_amount(tally)}")
-    return 0 if tally.groups else _nothing_fits()
+        console.say(what)
+    return 0 if tally.groups else _nothing_fits(console)
 
 
-def _nothing_fits() -> int:
-    print("nothing in the outbox fits: `ita-ag-oase outbox list --keys` shows what is there", file=sys.stderr)
+def _nothing_fits(console: Console) -> int:
+    console.warn(Text("nothing in the outbox fits: `ita-ag-oase outbox list --keys` shows what is there"))
     return 1
-
-
-def _print_json(value: Any) -> None:
-    print(msgspec.json.encode(value).decode())

@@ -1,9 +1,9 @@
-"""Plain text for people: aligned tables and rough ages."""
+"""Plain text for people: aligned tables, and times."""
 
 import unicodedata
 from collections.abc import Sequence
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+from ita_ag_oase import clock
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
@@ -20,12 +20,24 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def age(seconds: int) -> str:
-    """Return a duration in its greatest whole unit, such as `3 min`."""
-    for unit, name in _UNITS:
-        if seconds >= unit:
-            return f"{seconds // unit} {name}"
-    return f"{max(seconds, 0)} s"
+def pairs(facts: Sequence[tuple[str, str]]) -> str:
+    """Return names and what they stand for as aligned lines without one at the end."""
+    width = max((_width(name) for name, _ in facts), default=0)
+    return "\n".join(f"{_padded(name, width, to_right=False)}  {printable(told)}" for name, told in facts)
+
+
+def to_width(text: str, width: int) -> str:
+    """Return text with blanks behind it, so that it takes this many columns at least."""
+    return _padded(text, width, to_right=False)
+
+
+def moment(seconds: int) -> str:
+    """Return a time as the clock on the wall tells it; one that is in no calendar as it is."""
+    try:
+        return f"{clock.local(seconds, None):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        # Of a damaged file, or of a stock agent's store.
+        return str(seconds)
 
 
 def printable(text: str) -> str:

@@ -89,7 +89,7 @@ class DemoExastro:
         self._on_saved = on_saved
         self._now = now
         self._lock = threading.Lock()
-        self._server = LoopbackServer(self._handle, port)
+        self._server = LoopbackServer(self._handle, port, now=now)
 
     @cached_property
     def _secrets(self) -> SecretColumns:

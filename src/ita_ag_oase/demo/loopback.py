@@ -81,10 +81,12 @@ class Listener:
 
 
 class LoopbackServer:
-    """Serves `handle` over HTTP while it is entered, as a Listener does."""
+    """Serves `handle` over HTTP while it is entered, as a Listener does; `now` is its clock, in epoch seconds."""
 
-    def __init__(self, handle: Callable[[Request], Reply], port: int = 0) -> None:
-        self._listener = Listener(lambda is_ending: _handler(handle, is_ending), port)
+    def __init__(
+        self, handle: Callable[[Request], Reply], port: int = 0, *, now: Callable[[], float] = clock.now
+    ) -> None:
+        self._listener = Listener(lambda is_ending: _handler(handle, is_ending, now), port)
 
     @property
     def url(self) -> str:
@@ -127,7 +129,9 @@ class _Server(ThreadingTCPServer):
         """Say nothing of connections that the other side broke: here they are part of the play."""
 
 
-def _handler(handle: Callable[[Request], Reply], is_ending: threading.Event) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    handle: Callable[[Request], Reply], is_ending: threading.Event, now: Callable[[], float]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -149,7 +153,7 @@ def _handler(handle: Callable[[Request], Reply], is_ending: threading.Event) -> 
                 self.close_connection = True
                 return
             self.send_response_only(reply.status)
-            self.send_header("Date", self.date_time_string(clock.now()))
+            self.send_header("Date", self.date_time_string(now()))
             self.send_header("Content-Type", reply.content_type)
             for name, value in reply.headers.items():
                 self.send_header(name, value)

@@ -17,6 +17,7 @@ from ita_ag_oase import clock
 from ita_ag_oase.demo.exastro import setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import PASSWORD, USERNAME, Mailbox, MailServer, StoredMail
+from ita_ag_oase.text import Text
 
 _HOSTS = ("web-01", "web-02", "db-01", "batch-01", "gw-01")
 _WHAT = ("CPU load is high", "disk is 90% full", "no answer to ping", "too many open files", "replication lags")
@@ -27,6 +28,7 @@ class DemoSource:
     """A source that makes an alarm every so often while it is entered, and counts which ones it has told."""
 
     name = ""
+    purpose: Text
     _every_seconds = 1.0
 
     def __init__(self, seed: int = 0) -> None:
@@ -54,7 +56,7 @@ class DemoSource:
         with self._lock:
             self._is_frozen = True
 
-    def describe(self, event: Mapping[str, Any]) -> str:
+    def describe(self, event: Mapping[str, Any]) -> Text:
         """Return an event in a few words."""
         raise NotImplementedError
 
@@ -89,6 +91,7 @@ class ProblemSource(DemoSource):
     """Lists its open problems through JSON-RPC, the same ones again at every poll until they are solved."""
 
     name = "zabbix-problems"
+    purpose = Text("Lists its open problems through JSON-RPC, the same ones again at every poll until they are solved.")
     _every_seconds = 0.7
 
     @property
@@ -111,8 +114,13 @@ class ProblemSource(DemoSource):
             EVENT_ID_KEY="eventid",
         )
 
-    def describe(self, event: Mapping[str, Any]) -> str:
-        return f"#{event['eventid']} {event['name']} (severity {event['severity']})"
+    def describe(self, event: Mapping[str, Any]) -> Text:
+        return Text(
+            "#{id} {name} (severity {severity})",
+            id=event["eventid"],
+            name=event["name"],
+            severity=event["severity"],
+        )
 
     def _alarm(self, number: int) -> dict[str, Any]:
         host, what = self._what()
@@ -138,6 +146,7 @@ class AlertSource(DemoSource):
     """Lists its firing alerts; one is told from another by fingerprint and start."""
 
     name = "alertmanager"
+    purpose = Text("Lists its firing alerts; one is told from another by fingerprint and start.")
     _every_seconds = 1.1
 
     @property
@@ -149,8 +158,14 @@ class AlertSource(DemoSource):
             EVENT_ID_KEY="join('/', [fingerprint, startsAt])",
         )
 
-    def describe(self, event: Mapping[str, Any]) -> str:
-        return f"{event['labels']['alertname']} on {event['labels']['instance']} since {event['startsAt'][11:19]}"
+    def describe(self, event: Mapping[str, Any]) -> Text:
+        labels = event["labels"]
+        return Text(
+            "{alert} on {host} since {time}",
+            alert=labels["alertname"],
+            host=labels["instance"],
+            time=event["startsAt"][11:19],
+        )
 
     def _alarm(self, number: int) -> dict[str, Any]:
         host, what = self._what()
@@ -172,6 +187,7 @@ class FlakySource(DemoSource):
     """A REST API that fails at every second poll: 503, a broken connection, a page of HTML."""
 
     name = "flaky-api"
+    purpose = Text("A REST API that fails at every second poll: 503, a broken connection, a page of HTML.")
     _every_seconds = 1.5
 
     def __init__(self, seed: int = 0) -> None:
@@ -184,8 +200,8 @@ class FlakySource(DemoSource):
     def row(self) -> dict[str, Any]:
         return setting_row(self.name, f"{self.url}/v1/alarms", RESPONSE_KEY="data.items", EVENT_ID_KEY="id")
 
-    def describe(self, event: Mapping[str, Any]) -> str:
-        return f"alarm {event['id']}: {event['text']}"
+    def describe(self, event: Mapping[str, Any]) -> Text:
+        return Text("alarm {id}: {what}", id=event["id"], what=event["text"])
 
     def _alarm(self, number: int) -> dict[str, Any]:
         host, what = self._what()
@@ -203,6 +219,7 @@ class MailSource(DemoSource):
     """Gets a mail for each alarm: plain, Japanese, or HTML with a file attached."""
 
     name = "ops-mailbox"
+    purpose = Text("Gets a mail for each alarm: plain, Japanese, or HTML with a file attached.")
     _every_seconds = 1.3
 
     def __init__(self, seed: int = 0) -> None:
@@ -223,8 +240,8 @@ class MailSource(DemoSource):
             MAILBOXNAME=self._mailbox.name,
         )
 
-    def describe(self, event: Mapping[str, Any]) -> str:
-        return f"{event['subject']} (from {event['from']})"
+    def describe(self, event: Mapping[str, Any]) -> Text:
+        return Text("{subject} (from {sender})", subject=event["subject"], sender=event["from"])
 
     def _receive(self) -> None:
         with self._lock:

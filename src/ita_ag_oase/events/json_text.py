@@ -12,6 +12,7 @@ from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from typing_extensions import Buffer
 
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
+from ita_ag_oase.text import Text
 
 _PLAIN_KEYS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _CHUNK_BYTES = 65_536
@@ -50,7 +51,7 @@ def decode(text: Buffer) -> Any:
         return json.loads(bytes(text), parse_float=_finite)
     except ValueError as err:
         raise SourceUnreadable(
-            f"the answer holds a number that is too long ({str(err)[:50]})", reason=Reason.NOT_JSON
+            Text("the answer holds a number that is too long ({error})", error=str(err)[:50]), reason=Reason.NOT_JSON
         ) from err
 
 
@@ -73,7 +74,12 @@ class Expression:
             self._plain = _PlainKeys(text.split(".")) if _PLAIN_KEYS.fullmatch(text) else None
         except (JMESPathError, RecursionError) as err:
             raise SettingInvalid(
-                f"{column} {text[:200]!r} is no JMESPath ({_first_line(err)}): write one such as data.items",
+                Text(
+                    "{column} {given!r} is no JMESPath ({error}): write one such as data.items",
+                    column=column,
+                    given=text[:200],
+                    error=_first_line(err),
+                ),
                 reason=Reason.EXPRESSION,
             ) from err
 
@@ -123,7 +129,8 @@ class Expression:
 
     def _inapplicable(self, err: Exception) -> SourceUnreadable:
         return SourceUnreadable(
-            f"{self._column} cannot be applied to the answer ({_first_line(err)})", reason=Reason.EXPRESSION
+            Text("{column} cannot be applied to the answer ({error})", column=self._column, error=_first_line(err)),
+            reason=Reason.EXPRESSION,
         )
 
 
@@ -209,7 +216,9 @@ def _repaired(text: str) -> bytes:
         value = json.loads(text, strict=False, parse_constant=str, parse_float=_finite)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError) as err:
-        raise SourceUnreadable(f"the answer is no JSON ({str(err)[:100]})", reason=Reason.NOT_JSON) from err
+        raise SourceUnreadable(
+            Text("the answer is no JSON ({error})", error=str(err)[:100]), reason=Reason.NOT_JSON
+        ) from err
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol
 
 import httpx
@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, ExastroUnavailable, Reason
+from ita_ag_oase.text import Text
 
 _ANSWER_MAX_BYTES = 1_048_576
 _ANSWER_SECONDS = 30.0
@@ -44,6 +45,10 @@ class RefreshTokenAuth(httpx.Auth):
     def __init__(self, tokens: "AccessTokens") -> None:
         self._tokens = tokens
 
+    async def prepare(self) -> None:
+        """See that there is a valid token. Raises ExastroUnavailable where none is to be had."""
+        await self._tokens.valid()
+
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Send the request with a valid token. Raises ExastroUnavailable where none is to be had."""
         token = await self._tokens.valid()
@@ -59,7 +64,7 @@ class AccessTokens:
     """Access tokens from the realm's token endpoint (OpenID Connect Core 1.0 section 12), one request at a time.
 
     A rotated refresh token replaces the configured one and is kept, encrypted under it: whoever configures a new token
-    makes the kept one void.
+    makes the kept one void. `on_expiry` is told when a new access token ends, in epoch seconds.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class AccessTokens:
         refresh_token: str,
         facts: Facts,
         on_secret: Callable[[str], None],
+        on_expiry: Callable[[float], None],
     ) -> None:
         self._client = client
         self._token_url = token_url
@@ -81,6 +87,7 @@ class AccessTokens:
         self._is_kept = True
         self._facts = facts
         self._on_secret = on_secret
+        self._on_expiry = on_expiry
         self._cipher = Fernet(base64.urlsafe_b64encode(hashlib.sha256(refresh_token.encode()).digest()))
         self._renewal: asyncio.Task[str] | None = None
         self._access_token: str | None = None
@@ -116,17 +123,29 @@ class AccessTokens:
         self._access_token = None
         if not self._has_looked:
             self._rotated, self._has_looked = await self._kept(), True
-        # Where the kept one is no longer good, the configured one may be.
-        for refresh_token in filter(None, (self._rotated, self._configured)):
+        refused: list[str] = []
+        while (refresh_token := await self._candidate(refused)) is not None:
             answer = await self._exchange(refresh_token)
             if answer is not None:
                 await self._rotate(refresh_token, answer.get("refresh_token"))
                 return str(answer["access_token"])
+            refused.append(refresh_token)
         raise ExastroUnavailable(
-            "Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN",
+            Text("Exastro refused the refresh token: issue a new one and set EXASTRO_REFRESH_TOKEN"),
             reason=Reason.UNAUTHORIZED,
             is_unprocessed=True,
         )
+
+    async def _candidate(self, refused: Sequence[str]) -> str | None:
+        """Return the refresh token to try next; None where all were refused."""
+        if self._rotated and self._rotated not in refused:
+            return self._rotated
+        # Another process with the same store, such as the command `check`, may have rotated it meanwhile.
+        kept = await self._kept() if refused else None
+        if kept and kept not in refused:
+            self._rotated, self._is_kept = kept, True
+            return kept
+        return self._configured if self._configured not in refused else None
 
     async def _kept(self) -> str | None:
         try:
@@ -136,7 +155,9 @@ class AccessTokens:
             return None
         except AgentError as err:
             raise ExastroUnavailable(
-                f"the kept refresh token of Exastro cannot be read: {err}", reason=err.reason, is_unprocessed=True
+                Text("the kept refresh token of Exastro cannot be read: {error}", error=err.text),
+                reason=err.reason,
+                is_unprocessed=True,
             ) from err
 
     async def _rotate(self, used: str, following: Any) -> None:
@@ -166,8 +187,11 @@ class AccessTokens:
         token = answer.get("access_token")
         if status != httpx.codes.OK or not isinstance(token, str) or not _VISIBLE.fullmatch(token):
             raise ExastroUnavailable(
-                f"the token endpoint of Exastro answered {status} without a token: check EXASTRO_URL and "
-                "EXASTRO_ORGANIZATION_ID",
+                Text(
+                    "the token endpoint of Exastro answered {status} without a token: check EXASTRO_URL and "
+                    "EXASTRO_ORGANIZATION_ID",
+                    status=status,
+                ),
                 reason=Reason.NOT_EXASTRO,
                 is_unprocessed=True,
             )
@@ -175,6 +199,7 @@ class AccessTokens:
         life = _seconds(answer.get("expires_in"))
         self._renew_at = started + life - min(_MARGIN_SECONDS, life * _MARGIN_PART)
         self._access_token = token
+        self._on_expiry(clock.now() + started + life - asyncio.get_running_loop().time())
         return answer
 
     async def _ask(self, request: httpx.Request) -> tuple[int, dict[str, Any]]:
@@ -190,11 +215,13 @@ class AccessTokens:
         except (httpx.TransportError, TimeoutError) as err:
             reason, words = transport.explain(err)
             raise ExastroUnavailable(
-                f"the token endpoint of Exastro: {words}", reason=reason, is_unprocessed=True
+                Text("the token endpoint of Exastro: {words}", words=words), reason=reason, is_unprocessed=True
             ) from err
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise ExastroUnavailable(
-                f"the token endpoint of Exastro answered {response.status_code}: it cannot serve now",
+                Text(
+                    "the token endpoint of Exastro answered {status}: it cannot serve now", status=response.status_code
+                ),
                 reason=Reason.HTTP_STATUS,
                 retry_after_seconds=transport.retry_after_seconds(response, clock.now()),
                 is_unprocessed=True,

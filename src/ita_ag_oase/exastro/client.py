@@ -9,7 +9,9 @@ import httpx
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.exastro.auth import RefreshTokenAuth
 from ita_ag_oase.exastro.wire import SUCCESS
+from ita_ag_oase.text import Text
 
 CONNECT_SECONDS = 12.0
 # A post can take minutes at the receiver.
@@ -45,13 +47,18 @@ class ExastroClient:
         self._settings_url = f"{base_url}/oase_agent/event_collection/settings"
         self._events_url = f"{base_url}/oase_agent/events"
 
+    async def authenticate(self) -> None:
+        """See that there is a token, where requests carry one."""
+        if isinstance(self._auth, RefreshTokenAuth):
+            await self._auth.prepare()
+
     async def fetch_settings(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of the settings of these names, as Exastro sent them; unknown names are absent."""
         body = json.dumps({"event_collection_settings_names": list(names)}).encode()
         answer = await self._post(self._settings_url, (body,), SETTINGS_SECONDS)
         rows = answer.data
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ExastroUnavailable("Exastro answered without a list of settings", reason=Reason.NOT_EXASTRO)
+            raise ExastroUnavailable(Text("Exastro answered without a list of settings"), reason=Reason.NOT_EXASTRO)
         return rows
 
     async def post_events(self, body: Sequence[bytes]) -> list[str]:
@@ -76,7 +83,9 @@ class ExastroClient:
         except (httpx.TransportError, TimeoutError) as err:
             reason, words = transport.explain(err)
             is_unprocessed = isinstance(err, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
-            raise ExastroUnavailable(f"Exastro: {words}", reason=reason, is_unprocessed=is_unprocessed) from err
+            raise ExastroUnavailable(
+                Text("Exastro: {words}", words=words), reason=reason, is_unprocessed=is_unprocessed
+            ) from err
 
 
 class _Pieces(httpx.AsyncByteStream):
@@ -110,30 +119,36 @@ async def _read(response: httpx.Response) -> _Answer:
 def _judge(answer: _Answer) -> _Answer:
     """Return a successful answer. By `result` where there is one, since the status alone says too little."""
     if answer.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-        raise ExastroRejected("the request is larger than Exastro's gateway allows (413)", reason=Reason.TOO_LARGE)
+        raise ExastroRejected(
+            Text("the request is larger than Exastro's gateway allows (413)"), reason=Reason.TOO_LARGE
+        )
     if answer.result is None:
-        raise _unavailable(answer, f"Exastro was expected, but something else answered with status {answer.status}")
+        raise _unavailable(
+            answer, Text("Exastro was expected, but something else answered with status {status}", status=answer.status)
+        )
     if answer.result == SUCCESS and answer.status < httpx.codes.BAD_REQUEST:
         return answer
-    words = f"Exastro answered {answer.status} {answer.result} {answer.message}".rstrip()
+    said = f"{answer.status} {answer.result} {answer.message}".rstrip()
+    words = Text("Exastro answered {said}", said=said)
     if answer.result in _CONTENT_REFUSED or answer.result.startswith("400-"):
         raise ExastroRejected(words, reason=Reason.REFUSED)
     raise _unavailable(answer, words)
 
 
-def _unavailable(answer: _Answer, words: str) -> ExastroUnavailable:
+def _unavailable(answer: _Answer, words: Text) -> ExastroUnavailable:
     status = answer.status
     if status in (401, 403):
-        reason, advice = Reason.UNAUTHORIZED, "check the credentials and the user's right to the agent's menus"
+        reason, advice = Reason.UNAUTHORIZED, Text("check the credentials and the user's right to the agent's menus")
     elif answer.result is None:
-        reason, advice = Reason.NOT_EXASTRO, "check EXASTRO_URL, the gateway in front of Exastro, and its state"
+        reason, advice = Reason.NOT_EXASTRO, Text("check EXASTRO_URL, the gateway in front of Exastro, and its state")
     elif answer.result.startswith("498-"):
-        reason, advice = Reason.MAINTENANCE, "it is under maintenance"
+        reason, advice = Reason.MAINTENANCE, Text("it is under maintenance")
     else:
-        reason, advice = Reason.HTTP_STATUS, "it cannot serve now"
+        reason, advice = Reason.HTTP_STATUS, Text("it cannot serve now")
     return ExastroUnavailable(
-        f"{words}: {advice}",
+        Text("{words}: {advice}", words=words, advice=advice),
         reason=reason,
         retry_after_seconds=answer.retry_after_seconds,
         is_unprocessed=status in _UNPROCESSED_STATUSES,
+        status=status,
     )

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from ita_ag_oase.errors import Reason, SettingInvalid
+from ita_ag_oase.text import Text
 
 _SALT = bytes.fromhex("4a781001512ee6cad341e806abe69065")
 _ROUNDS = 50_000
@@ -34,8 +35,11 @@ class SecretColumns:
             return (unpadder.update(padded) + unpadder.finalize()).decode()
         except (binascii.Error, ValueError) as err:
             raise SettingInvalid(
-                f"{column} cannot be decrypted: check that EXASTRO_ORGANIZATION_ID and EXASTRO_WORKSPACE_ID are right, "
-                "then enter the secret in Exastro anew",
+                Text(
+                    "{column} cannot be decrypted: check that EXASTRO_ORGANIZATION_ID and EXASTRO_WORKSPACE_ID are "
+                    "right, then enter the secret in Exastro anew",
+                    column=column,
+                ),
                 reason=Reason.SETTING,
             ) from err
 

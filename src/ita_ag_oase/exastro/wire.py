@@ -11,6 +11,7 @@ import msgspec
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import Batch, CollectionSetting, ConnectionMethod, Group, RequestMethod
+from ita_ag_oase.text import Text
 
 T = TypeVar("T", bound=StrEnum)
 
@@ -93,7 +94,10 @@ def _text(row: Mapping[str, Any], column: str) -> str | None:
 def _required(row: Mapping[str, Any], column: str) -> str:
     value = _text(row, column)
     if value is None:
-        raise SettingInvalid(f"{name_of(row)}: {column} is empty: fill it in in Exastro", reason=Reason.SETTING)
+        raise SettingInvalid(
+            Text("{setting}: {column} is empty: fill it in in Exastro", setting=name_of(row), column=column),
+            reason=Reason.SETTING,
+        )
     return value
 
 
@@ -103,8 +107,14 @@ def _integer(row: Mapping[str, Any], column: str, allowed: range) -> int | None:
         return None
     if not _DIGITS.fullmatch(value) or int(value) not in allowed:
         raise SettingInvalid(
-            f"{name_of(row)}: {column} is {value[:20]!r}, no whole number from {allowed[0]} to {allowed[-1]}: "
-            "mend it in Exastro",
+            Text(
+                "{setting}: {column} is {given!r}, no whole number from {smallest} to {greatest}: mend it in Exastro",
+                setting=name_of(row),
+                column=column,
+                given=value[:20],
+                smallest=allowed[0],
+                greatest=allowed[-1],
+            ),
             reason=Reason.SETTING,
         )
     return int(value)
@@ -114,7 +124,13 @@ def _choice(row: Mapping[str, Any], column: str, choices: Mapping[str, T]) -> T:
     value = str(row.get(column))
     if value not in choices:
         raise SettingInvalid(
-            f"{name_of(row)}: {column} is {value[:20]!r}, not one of {', '.join(choices)}: mend it in Exastro",
+            Text(
+                "{setting}: {column} is {given!r}, not one of {choices}: mend it in Exastro",
+                setting=name_of(row),
+                column=column,
+                given=value[:20],
+                choices=", ".join(choices),
+            ),
             reason=Reason.SETTING,
         )
     return choices[value]
@@ -141,10 +157,16 @@ def _head(group: Group, version: str) -> bytes:
     return msgspec.json.encode(head)[:-1] + b',"event":['
 
 
+def code_in(message: str) -> str | None:
+    """Return the first code of Exastro's in a message, or None."""
+    found = _CODE.search(message)
+    return found.group(1) if found else None
+
+
 def verdict_of(message: str) -> Verdict:
     """Return what a message says. One without a known code is a refusal, unless it speaks of the fetched time."""
-    code = _CODE.search(message)
-    is_not_newer = code.group(1) == "499-01818" if code else "fetched_time" in message
+    code = code_in(message)
+    is_not_newer = code == "499-01818" if code else "fetched_time" in message
     return Verdict.NOT_NEWER if is_not_newer else Verdict.REFUSED
 
 

@@ -12,9 +12,13 @@ from datetime import tzinfo
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
+import msgspec
 import structlog
 
 from ita_ag_oase import clock
+from ita_ag_oase.errors import AgentError
+from ita_ag_oase.observability.messages import MESSAGES
+from ita_ag_oase.text import ENGLISH, Text, Translations
 
 MASK = "********"
 # Shorter secrets are taken out only where they stand alone, or logs would be full of holes.
@@ -23,6 +27,10 @@ _SHORT_CHARACTERS = 4
 # every few minutes would have to be kept and looked for in every line for ever.
 _WEB_TOKEN = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){2,4}", re.ASCII)
 _WEB_TOKEN_PART = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){0,4}|ZXlK[\w+/-]{10,}={0,2}", re.ASCII)
+# What a person would else read twice in one line.
+_OFTEN_IN_MESSAGE = ("detail", "text")
+# A text among the facts of a line is cut at this length.
+_TOLD_CHARACTERS = 512
 # What httpx leaves as it is in a query.
 _QUERY_SAFE = "!$&'()*+,;=:@/?[\\]^`{|}"
 
@@ -62,10 +70,16 @@ class Redactor:
             return {self.redact(str(key)): self.redact_value(member) for key, member in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.redact_value(element) for element in value]
+        if isinstance(value, msgspec.Raw):
+            return self._redact_json(value)
         text = str(value)
         redacted = self.redact(text)
         is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         return value if is_number and redacted == text else redacted
+
+    def _redact_json(self, raw: msgspec.Raw) -> Any:
+        text = bytes(raw).decode()
+        return raw if self.redact(text) == text else self.redact_value(json.loads(text))
 
 
 def _forms(secret: str) -> set[str]:
@@ -97,25 +111,34 @@ def configure(
     level: str,
     zone: tzinfo | None,
     redactor: Redactor,
+    translations: Translations = ENGLISH,
     stream: TextIO | None = None,
     is_readable: bool | None = None,
+    wants_colours: bool = True,
 ) -> None:
     """Set structlog and the standard library's logging up: one line per event on `stream` (default: stdout).
 
-    The lines are JSON unless `is_readable`, which by default is whether the stream is a terminal.
+    The lines are JSON unless `is_readable`, which by default is whether the stream is a terminal. Their texts are told
+    in the language of `translations`; colours are for terminals only.
     """
     out = stream or sys.stdout
 
+    def tell(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        facts = {name: _told(fact, translations) for name, fact in event.items()}
+        return {**facts, **_words(facts, translations)}
+
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         time = clock.local(clock.now(), zone).isoformat(timespec="milliseconds")
-        return {"time": time, "level": event.pop("level", None), "event": event.pop("event", None), **event}
+        first = {name: event.pop(name, None) for name in ("level", "event")}
+        words = {name: event.pop(name) for name in ("message", "action") if name in event}
+        return {"time": time, **first, **words, **event}
 
     def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         # Before the line is made: a secret such as 1 would else take the quotes and colons of JSON with it.
         return {key: redactor.redact_value(value) for key, value in event.items()}
 
-    has_colors = out.isatty()
-    is_for_people = has_colors if is_readable is None else is_readable
+    is_terminal = out.isatty()
+    is_for_people = is_terminal if is_readable is None else is_readable
     if isinstance(out, io.TextIOWrapper):
         # A name in another script, or half a character, must not end what wanted to tell of it.
         out.reconfigure(encoding=None if is_for_people else "utf-8", errors="backslashreplace")
@@ -124,9 +147,10 @@ def configure(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            tell,
             stamp,
             redact,
-            _renderer(is_readable=is_for_people, has_colors=has_colors),
+            *_rendering(is_readable=is_for_people, has_colors=is_terminal and wants_colours),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(out),
@@ -139,15 +163,46 @@ def configure(
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _renderer(*, is_readable: bool, has_colors: bool) -> Any:
-    if is_readable:
-        return structlog.dev.ConsoleRenderer(
-            colors=has_colors,
-            timestamp_key="time",
-            sort_keys=False,
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+def _told(fact: Any, translations: Translations) -> Any:
+    """Return a fact of a line with the texts in it told in a language."""
+    if isinstance(fact, Text | AgentError):
+        return fact.told(translations)[:_TOLD_CHARACTERS]
+    return [_told(element, translations) for element in fact] if isinstance(fact, tuple | list) else fact
+
+
+def _words(facts: Mapping[str, Any], translations: Translations) -> dict[str, str]:
+    """Return the words for a line that has these facts."""
+    message = MESSAGES.get(facts["event"])
+    if message is None:
+        return {}
+    words = {"message": _sentence(message.text, facts, translations)}
+    return {**words, "action": message.action.told(translations)} if message.action else words
+
+
+def _sentence(text: Text, facts: Mapping[str, Any], translations: Translations) -> str:
+    try:
+        return text.about(**facts).told(translations)
+    except (LookupError, TypeError, ValueError):
+        # A line without one of its facts is better than none.
+        return translations.gettext(text.template)
+
+
+def _rendering(*, is_readable: bool, has_colors: bool) -> list[Any]:
+    if not is_readable:
+        return [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=has_colors,
+        timestamp_key="time",
+        event_key="message",
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [_without_repetition, renderer]
+
+
+def _without_repetition(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    message = event.get("message", "")
+    return {name: fact for name, fact in event.items() if name not in _OFTEN_IN_MESSAGE or str(fact) not in message}
 
 
 class _Forwarder(logging.Handler):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import ssl
+from collections.abc import Callable
 from datetime import tzinfo
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -13,9 +14,10 @@ import httpx
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
-from ita_ag_oase.model import CollectionSetting, Cursor, Payload, RequestMethod
+from ita_ag_oase.model import CollectionSetting, Cursor, Destination, Exchange, Payload, RequestMethod
 from ita_ag_oase.sources.http_auth import auth_of
 from ita_ag_oase.sources.templates import Template, TemplateNames
+from ita_ag_oase.text import Text
 
 CONNECT_SECONDS = 12.0
 READ_SECONDS = 30.0
@@ -47,7 +49,7 @@ class HttpClients:
 
     def choose(self, url: httpx.URL, own_proxy: str | None) -> httpx.AsyncClient:
         """Return the client for a URL: through the setting's own proxy, else as the environment says."""
-        proxy = own_proxy or self._proxies.choose(url)
+        proxy = self.proxy_for(url, own_proxy)
         if proxy not in self._clients:
             self._clients[proxy] = httpx.AsyncClient(
                 verify=self._tls,
@@ -63,6 +65,10 @@ class HttpClients:
             )
         return self._clients[proxy]
 
+    def proxy_for(self, url: httpx.URL, own_proxy: str | None) -> str | None:
+        """Return the URL of the proxy for a URL, None for a direct connection."""
+        return own_proxy or self._proxies.choose(url)
+
     async def close(self) -> None:
         """Close all connections."""
         for client in self._clients.values():
@@ -70,12 +76,22 @@ class HttpClients:
 
 
 class HttpSource:
-    """One setting's HTTP source. Raises SettingInvalid for a row that can never be asked with."""
+    """One setting's HTTP source. Raises SettingInvalid for a row that can never be asked with.
+
+    `on_exchange` is told of each request once it was sent, and of those that redirects lead to.
+    """
 
     def __init__(
-        self, setting: CollectionSetting, clients: HttpClients, *, max_bytes: int, zone: tzinfo | None
+        self,
+        setting: CollectionSetting,
+        clients: HttpClients,
+        *,
+        max_bytes: int,
+        zone: tzinfo | None,
+        on_exchange: Callable[[Exchange], None] | None = None,
     ) -> None:
         self._setting = setting
+        self._on_exchange = on_exchange
         self._clients = clients
         self._max_bytes = max_bytes
         self._zone = zone
@@ -91,6 +107,36 @@ class HttpSource:
         Raises SourceUnavailable (no answer, 5xx, 429), SourceRejected (other statuses, a redirect to another host) and
         SourceUnreadable (a template that fails, an answer beyond the bound).
         """
+        request = await self._request(cursor, now)
+        try:
+            async with asyncio.timeout(TOTAL_SECONDS):
+                return await self._send(request)
+        except (httpx.TransportError, TimeoutError) as err:
+            reason, words = transport.explain(err)
+            raise SourceUnavailable(
+                Text("{place}: {words}", place=self._place(request.url), words=words), reason=reason
+            ) from err
+        except httpx.InvalidURL as err:
+            raise SourceRejected(
+                Text("{place} redirects to what is no URL: write the final URL", place=self._place(request.url)),
+                reason=Reason.REDIRECT,
+            ) from err
+
+    async def destination(self, cursor: Cursor, now: float) -> Destination:
+        """Return where `fetch` would send its first request. Raises SourceUnreadable for a template that fails."""
+        url = (await self._request(cursor, now)).url
+        is_encrypted = url.scheme == "https"
+        return Destination(
+            host=url.host,
+            port=url.port or (443 if is_encrypted else 80),
+            is_encrypted=is_encrypted,
+            proxy=self._clients.proxy_for(url, self._proxy),
+        )
+
+    async def close(self) -> None:
+        """Do nothing: the connections are shared, and closed with the clients."""
+
+    async def _request(self, cursor: Cursor, now: float) -> httpx.Request:
         templates = [template for template in (self._url, self._header, self._parameter) if template]
         names = TemplateNames(
             cursor,
@@ -99,22 +145,8 @@ class HttpSource:
             current=clock.local(now, self._zone),
         )
         if any(template.may_take_long for template in templates):
-            request = await asyncio.to_thread(self._build, names)
-        else:
-            request = self._build(names)
-        try:
-            async with asyncio.timeout(TOTAL_SECONDS):
-                return await self._send(request)
-        except (httpx.TransportError, TimeoutError) as err:
-            reason, words = transport.explain(err)
-            raise SourceUnavailable(f"{self._place(request.url)}: {words}", reason=reason) from err
-        except httpx.InvalidURL as err:
-            raise SourceRejected(
-                f"{self._place(request.url)} redirects to what is no URL: write the final URL", reason=Reason.REDIRECT
-            ) from err
-
-    async def close(self) -> None:
-        """Do nothing: the connections are shared, and closed with the clients."""
+            return await asyncio.to_thread(self._build, names)
+        return self._build(names)
 
     def _build(self, names: TemplateNames) -> httpx.Request:
         headers = _headers(self._header.render(names) if self._header else "")
@@ -132,7 +164,12 @@ class HttpSource:
         cookies = httpx.Cookies()
         for _ in range(MAX_REDIRECTS + 1):
             client = self._clients.choose(request.url, self._proxy)
-            response = await client.send(request, stream=True, auth=auth)
+            response = None
+            try:
+                response = await client.send(request, stream=True, auth=auth)
+            finally:
+                if self._on_exchange is not None:
+                    self._on_exchange(_exchange(request, response))
             try:
                 following = response.next_request
                 if following is None:
@@ -149,7 +186,11 @@ class HttpSource:
             finally:
                 await response.aclose()
         raise SourceRejected(
-            f"{self._place(request.url)}: more than {MAX_REDIRECTS} redirects: write the final URL",
+            Text(
+                "{place}: more than {limit} redirects: write the final URL",
+                place=self._place(request.url),
+                limit=MAX_REDIRECTS,
+            ),
             reason=Reason.REDIRECT,
         )
 
@@ -161,18 +202,36 @@ class HttpSource:
             body = await transport.read_bounded(response, self._max_bytes)
         except transport.AnswerTooLarge as err:
             raise SourceUnreadable(
-                f"{place}: the answer is larger than {self._max_bytes} bytes: ask for less with PARAMETER, "
-                "or raise RESPONSE_MAX_BYTES",
+                Text(
+                    "{place}: the answer is larger than {limit} bytes: ask for less with PARAMETER, or raise "
+                    "RESPONSE_MAX_BYTES",
+                    place=place,
+                    limit=self._max_bytes,
+                ),
                 reason=Reason.TOO_LARGE,
             ) from err
         except transport.AnswerUnreadable as err:
-            raise SourceUnreadable(f"{place}: the answer cannot be read: {err}", reason=Reason.NOT_JSON) from err
+            raise SourceUnreadable(
+                Text("{place}: the answer cannot be read: {error}", place=place, error=err.text), reason=Reason.NOT_JSON
+            ) from err
         return Payload(body, response.charset_encoding)
 
     @staticmethod
     def _place(url: httpx.URL) -> str:
         """Where the request went, without user, path and query, any of which may hold a secret."""
         return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def _exchange(request: httpx.Request, response: httpx.Response | None) -> Exchange:
+    return Exchange(
+        method=request.method,
+        url=str(request.url),
+        headers=tuple(request.headers.multi_items()),
+        # One that a redirect leads to was not read yet.
+        body=request.read(),
+        status=response.status_code if response is not None else None,
+        content_type=response.headers.get("content-type") if response is not None else None,
+    )
 
 
 def _proxy_of(setting: CollectionSetting) -> str | None:
@@ -185,7 +244,9 @@ def _proxy_of(setting: CollectionSetting) -> str | None:
         proxy = httpx.URL()
     if not _is_http(proxy):
         raise SettingInvalid(
-            f"{setting.name}: PROXY is no URL of an HTTP proxy: write one such as http://proxy:8080",
+            Text(
+                "{setting}: PROXY is no URL of an HTTP proxy: write one such as http://proxy:8080", setting=setting.name
+            ),
             reason=Reason.SETTING,
         )
     return str(proxy)
@@ -197,12 +258,14 @@ def _url(text: str) -> httpx.URL:
     except httpx.InvalidURL:
         # Its text may hold a part of a password.
         raise SourceUnreadable(
-            "URL is none: check its host, its port, and that a password in it is percent-encoded",
+            Text(
+                "URL is none: check its host, its port, and that a password in it is percent-encoded",
+            ),
             reason=Reason.PARAMETER,
         ) from None
     if not _is_http(url):
         raise SourceUnreadable(
-            "URL must begin with http:// or https://, a host and perhaps a port", reason=Reason.PARAMETER
+            Text("URL must begin with http:// or https://, a host and perhaps a port"), reason=Reason.PARAMETER
         )
     return url
 
@@ -219,7 +282,11 @@ def _json(column: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as err:
         raise SourceUnreadable(
-            f"{column} is no JSON once its template is rendered ({str(err)[:100]}): mend it in Exastro",
+            Text(
+                "{column} is no JSON once its template is rendered ({error}): mend it in Exastro",
+                column=column,
+                error=str(err)[:100],
+            ),
             reason=Reason.PARAMETER,
         ) from err
 
@@ -229,7 +296,7 @@ def _headers(text: str) -> httpx.Headers:
     if headers is None:
         return httpx.Headers()
     if not isinstance(headers, dict):
-        raise SourceUnreadable("REQUEST_HEADER is no JSON object: mend it in Exastro", reason=Reason.PARAMETER)
+        raise SourceUnreadable(Text("REQUEST_HEADER is no JSON object: mend it in Exastro"), reason=Reason.PARAMETER)
     kept = dict(_header(name.strip(), value) for name, value in headers.items())
     return httpx.Headers([(name.encode(), value) for name, value in kept.items() if name not in _OWN_HEADERS])
 
@@ -238,7 +305,8 @@ def _header(name: str, value: Any) -> tuple[str, bytes]:
     text = (value if isinstance(value, str) else json.dumps(value)).strip(" ")
     if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
         raise SourceUnreadable(
-            f"REQUEST_HEADER {name[:40]!r} holds what no header can: mend it in Exastro", reason=Reason.PARAMETER
+            Text("REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro", name=name[:40]),
+            reason=Reason.PARAMETER,
         )
     return name.lower(), text.encode("latin-1")
 
@@ -254,14 +322,14 @@ def _with_query(url: httpx.URL, parameter: Any) -> httpx.URL:
         query = _NOT_IN_QUERY.sub(lambda part: quote(part[0], errors="replace"), parameter.strip().lstrip("?"))
     else:
         raise SourceUnreadable(
-            "PARAMETER is neither a JSON object nor a text: mend it in Exastro", reason=Reason.PARAMETER
+            Text("PARAMETER is neither a JSON object nor a text: mend it in Exastro"), reason=Reason.PARAMETER
         )
     before = url.query.decode("ascii")
     try:
         return url.copy_with(query=f"{before}&{query}".strip("&").encode("ascii"))
     except httpx.InvalidURL:
         raise SourceUnreadable(
-            "PARAMETER is too long for a URL: ask for less, or send it with POST", reason=Reason.PARAMETER
+            Text("PARAMETER is too long for a URL: ask for less, or send it with POST"), reason=Reason.PARAMETER
         ) from None
 
 
@@ -283,12 +351,21 @@ def _is_same_host(url: httpx.URL, other: httpx.URL) -> bool:
 def _check_redirect(url: httpx.URL, former: httpx.Request) -> None:
     if not _is_http(url):
         raise SourceRejected(
-            f"{former.url.scheme}://{former.url.host} redirects to what is no URL: write the final URL",
+            Text(
+                "{scheme}://{host} redirects to what is no URL: write the final URL",
+                scheme=former.url.scheme,
+                host=former.url.host,
+            ),
             reason=Reason.REDIRECT,
         )
     if former.method != "GET" and not _is_same_host(former.url, url):
         raise SourceRejected(
-            f"{former.url.scheme}://{former.url.host} redirects a POST to another host ({url.host}): write that URL",
+            Text(
+                "{scheme}://{host} redirects a POST to another host ({other}): write that URL",
+                scheme=former.url.scheme,
+                host=former.url.host,
+                other=url.host,
+            ),
             reason=Reason.REDIRECT,
         )
 
@@ -301,11 +378,17 @@ def _strip(request: httpx.Request) -> None:
 
 def _refusal(place: str, response: httpx.Response) -> AgentError:
     status = response.status_code
-    words = f"{place} answered {status} {response.reason_phrase}".rstrip()
+    words = Text("{place} answered {status}", place=place, status=f"{status} {response.reason_phrase}".rstrip())
     if status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         reason = Reason.THROTTLED if status == httpx.codes.TOO_MANY_REQUESTS else Reason.HTTP_STATUS
         wait = transport.retry_after_seconds(response, clock.now())
-        return SourceUnavailable(f"{words}: it cannot serve now", reason=reason, retry_after_seconds=wait)
+        return SourceUnavailable(
+            Text("{words}: it cannot serve now", words=words), reason=reason, retry_after_seconds=wait
+        )
     if status in (401, 403, 407):
-        return SourceRejected(f"{words}: check the credentials of the setting", reason=Reason.UNAUTHORIZED)
-    return SourceRejected(f"{words}: check the URL and the parameter of the setting", reason=Reason.HTTP_STATUS)
+        return SourceRejected(
+            Text("{words}: check the credentials of the setting", words=words), reason=Reason.UNAUTHORIZED
+        )
+    return SourceRejected(
+        Text("{words}: check the URL and the parameter of the setting", words=words), reason=Reason.HTTP_STATUS
+    )

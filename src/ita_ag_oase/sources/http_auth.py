@@ -12,6 +12,7 @@ import httpx
 
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.model import CollectionSetting, ConnectionMethod
+from ita_ag_oase.text import Text
 
 # What a header's value can be made of (RFC 9110 section 5.5).
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
@@ -38,14 +39,20 @@ def auth_of(setting: CollectionSetting, now: Callable[[], float]) -> httpx.Auth 
 
 def _required(value: str | None, setting: CollectionSetting, column: str) -> str:
     if not value:
-        raise SettingInvalid(f"{setting.name}: {column} is empty: fill it in in Exastro", reason=Reason.SETTING)
+        raise SettingInvalid(
+            Text("{setting}: {column} is empty: fill it in in Exastro", setting=setting.name, column=column),
+            reason=Reason.SETTING,
+        )
     return value
 
 
 def _token(text: str, setting: CollectionSetting) -> str:
     if not _HEADER_TEXT.fullmatch(text):
         raise SettingInvalid(
-            f"{setting.name}: AUTH_TOKEN holds what no header can, such as a line end: enter it anew in Exastro",
+            Text(
+                "{setting}: AUTH_TOKEN holds what no header can, such as a line end: enter it anew in Exastro",
+                setting=setting.name,
+            ),
             reason=Reason.SETTING,
         )
     return text
@@ -56,7 +63,10 @@ def _decoded_key(key: str, setting: CollectionSetting) -> bytes:
         return base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError) as err:
         raise SettingInvalid(
-            f"{setting.name}: SECRET_ACCESS_KEY is no base64: write the account's key as its portal shows it",
+            Text(
+                "{setting}: SECRET_ACCESS_KEY is no base64: write the account's key as its portal shows it",
+                setting=setting.name,
+            ),
             reason=Reason.SETTING,
         ) from err
 

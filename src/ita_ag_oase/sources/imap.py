@@ -18,8 +18,9 @@ import msgspec
 import structlog
 
 from ita_ag_oase.errors import AgentError, Reason, SourceUnavailable
-from ita_ag_oase.model import Cursor, Event, Portion
+from ita_ag_oase.model import Cursor, Destination, Event, Portion
 from ita_ag_oase.sources.mail import read_mail
+from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -109,14 +110,15 @@ class ImapSource:
         connect: Callable[[], Connection],
         *,
         mailbox: str,
-        place: str,
+        destination: Destination,
         max_bytes: int,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._connect = connect
         self._mailbox = mailbox
-        self._place = place
+        self._destination = destination
+        self._place = destination.place
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._kept: Connection | None = None
@@ -132,10 +134,18 @@ class ImapSource:
                 return await self._fetch(cursor)
         except TimeoutError as err:
             raise SourceUnavailable(
-                f"{self._place}: a portion of mail took longer than {TOTAL_SECONDS:.0f} s: check the server and what "
-                "lies between; where its mails are very large, lower RESPONSE_MAX_BYTES",
+                Text(
+                    "{place}: a portion of mail took longer than {seconds:.0f} s: check the server and what lies "
+                    "between; where its mails are very large, lower RESPONSE_MAX_BYTES",
+                    place=self._place,
+                    seconds=TOTAL_SECONDS,
+                ),
                 reason=Reason.TIMEOUT,
             ) from err
+
+    async def destination(self, cursor: Cursor, now: float) -> Destination:
+        """Return where the mailbox is."""
+        return self._destination
 
     async def close(self) -> None:
         """Log out, where there is a connection."""
@@ -243,7 +253,6 @@ class ImapSource:
                 message_id=mail.message_id[:200],
                 size_bytes=listed.size_bytes,
                 kept_bytes=len(raw),
-                action="raise RESPONSE_MAX_BYTES where the whole mail is needed",
             )
         for attachment in mail.attachments:
             _log.debug("attachment_left_out", setting=self._name, name=attachment.name, size=attachment.size_bytes)

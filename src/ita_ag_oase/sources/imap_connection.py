@@ -23,6 +23,7 @@ from ita_ag_oase.errors import Reason, SourceRejected, SourceUnavailable, Source
 from ita_ag_oase.model import RequestMethod
 from ita_ag_oase.sources.imap import Examined, Listed
 from ita_ag_oase.sources.imap_server import Server
+from ita_ag_oase.text import Text
 
 CONNECT_SECONDS = 12.0
 # Without a byte, at any command.
@@ -75,10 +76,11 @@ class ImapConnection:
             through = Proxy(ProxyType.SOCKS5, proxy.host, proxy.port, proxy.username, proxy.password, rdns=True)
             return through.connect(server.host, server.port, timeout=CONNECT_SECONDS)
         except OSError as err:
-            raise self._unavailable(err, "no connection") from err
+            raise self._unavailable(err, Text("no connection")) from err
         except ProxyError as err:
             raise SourceUnavailable(
-                f"{server.place}: the proxy refused ({_words(err)}): check PROXY", reason=Reason.UNREACHABLE
+                Text("{place}: the proxy refused ({error}): check PROXY", place=server.place, error=_words(err)),
+                reason=Reason.UNREACHABLE,
             ) from err
 
     def _greet(self, connected: socket.socket) -> IMAPClient:
@@ -90,7 +92,11 @@ class ImapConnection:
         except IMAPClientError as err:
             connected.close()
             raise SourceUnavailable(
-                f"{server.place} does not take connections now ({_words(err)}): check the host and the port",
+                Text(
+                    "{place} does not take connections now ({error}): check the host and the port",
+                    place=server.place,
+                    error=_words(err),
+                ),
                 reason=Reason.UNREACHABLE,
             ) from None
         except BaseException:
@@ -102,8 +108,11 @@ class ImapConnection:
             client.starttls(self._make_tls())
         except CapabilityError as err:
             raise SourceRejected(
-                f"{self._server.place} does not offer STARTTLS, and nothing is sent in plain text: choose TLS in the "
-                "setting, or have the server offer it",
+                Text(
+                    "{place} does not offer STARTTLS, and nothing is sent in plain text: choose TLS in the setting, "
+                    "or have the server offer it",
+                    place=self._server.place,
+                ),
                 reason=Reason.TLS,
             ) from err
 
@@ -111,7 +120,10 @@ class ImapConnection:
         server = self._server
         if client.has_capability("LOGINDISABLED"):
             raise SourceRejected(
-                f"{server.place} takes no password without encryption: choose TLS or STARTTLS in the setting",
+                Text(
+                    "{place} takes no password without encryption: choose TLS or STARTTLS in the setting",
+                    place=server.place,
+                ),
                 reason=Reason.TLS,
             )
         is_simple = _ATOM.fullmatch(server.username) and _PRINTABLE.fullmatch(server.password)
@@ -124,7 +136,11 @@ class ImapConnection:
             if isinstance(err.__context__, IMAPClientAbortError):
                 raise err.__context__ from None
             raise SourceRejected(
-                f"{server.place} refused the login ({_words(err)}): check USERNAME and PASSWORD of the setting",
+                Text(
+                    "{place} refused the login ({error}): check USERNAME and PASSWORD of the setting",
+                    place=server.place,
+                    error=_words(err),
+                ),
                 reason=Reason.UNAUTHORIZED,
             ) from None
 
@@ -136,11 +152,20 @@ class ImapConnection:
                 answer = self._used.select_folder(server.mailbox, readonly=True)
         except SourceRejected as err:
             raise SourceRejected(
-                f"{err}: check MAILBOXNAME ({server.mailbox!r}) and the user's rights", reason=Reason.MAILBOX
+                Text(
+                    "{error}: check MAILBOXNAME ({mailbox!r}) and the user's rights",
+                    error=err.text,
+                    mailbox=server.mailbox,
+                ),
+                reason=Reason.MAILBOX,
             ) from None
         if not answer.get(b"UIDVALIDITY") or not answer.get(b"UIDNEXT"):
             raise SourceRejected(
-                f"{server.place} gives the mails in {server.mailbox!r} no lasting UIDs: another server is needed",
+                Text(
+                    "{place} gives the mails in {mailbox!r} no lasting UIDs: another server is needed",
+                    place=server.place,
+                    mailbox=server.mailbox,
+                ),
                 reason=Reason.MAILBOX,
             )
         return Examined(answer[b"UIDVALIDITY"], answer[b"UIDNEXT"])
@@ -209,7 +234,9 @@ class ImapConnection:
     @property
     def _used(self) -> IMAPClient:
         if self._client is None:
-            raise SourceUnavailable(f"{self._server.place}: the connection is closed", reason=Reason.UNREACHABLE)
+            raise SourceUnavailable(
+                Text("{place}: the connection is closed", place=self._server.place), reason=Reason.UNREACHABLE
+            )
         return self._client
 
     @contextmanager
@@ -219,30 +246,42 @@ class ImapConnection:
         try:
             yield
         except OSError as err:
-            raise self._unavailable(err, "the connection broke") from err
+            raise self._unavailable(err, Text("the connection broke")) from err
         except IMAPClientAbortError as err:
             raise SourceUnavailable(
-                f"{place}: the connection broke ({_words(err, _QUOTE)}): check the server and the network",
+                Text(
+                    "{place}: the connection broke ({error}): check the server and the network",
+                    place=place,
+                    error=_words(err, _QUOTE),
+                ),
                 reason=Reason.UNREACHABLE,
             ) from None
         except (ProtocolError, *_GARBLED) as err:
             raise SourceUnreadable(
-                f"{place} answered what is no IMAP ({type(err).__name__}): check the host and the port",
+                Text(
+                    "{place} answered what is no IMAP ({error}): check the host and the port",
+                    place=place,
+                    error=type(err).__name__,
+                ),
                 reason=Reason.NOT_IMAP,
             ) from None
         except IMAPClientError as err:
-            raise SourceRejected(f"{place} refused ({_words(err, _QUOTE)})", reason=Reason.NOT_IMAP) from None
+            raise SourceRejected(
+                Text("{place} refused ({error})", place=place, error=_words(err, _QUOTE)), reason=Reason.NOT_IMAP
+            ) from None
 
-    def _unavailable(self, err: OSError, what: str) -> SourceUnavailable:
+    def _unavailable(self, err: OSError, what: Text) -> SourceUnavailable:
         place = self._server.place
         if isinstance(err, TimeoutError):
-            words = "no answer in time: check the host, the port and what lies between"
-            return SourceUnavailable(f"{place}: {words}", reason=Reason.TIMEOUT)
+            words = Text("no answer in time: check the host, the port and what lies between")
+            return SourceUnavailable(Text("{place}: {words}", place=place, words=words), reason=Reason.TIMEOUT)
         if isinstance(err, ssl.SSLError):
-            words = transport.explain_tls(err, check="the request method and the port")
-            return SourceUnavailable(f"{place}: {words}", reason=Reason.TLS)
-        words = f"{what} ({err.strerror or err}): check the host, the port and the network"
-        return SourceUnavailable(f"{place}: {words}", reason=Reason.UNREACHABLE)
+            words = transport.explain_tls(err, check=Text("the request method and the port"))
+            return SourceUnavailable(Text("{place}: {words}", place=place, words=words), reason=Reason.TLS)
+        words = Text(
+            "{what} ({error}): check the host, the port and the network", what=what, error=err.strerror or str(err)
+        )
+        return SourceUnavailable(Text("{place}: {words}", place=place, words=words), reason=Reason.UNREACHABLE)
 
 
 class _Client(IMAPClient):

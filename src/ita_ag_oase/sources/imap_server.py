@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from ita_ag_oase.errors import Reason, SettingInvalid
-from ita_ag_oase.model import CollectionSetting, RequestMethod
+from ita_ag_oase.model import CollectionSetting, Destination, RequestMethod
+from ita_ag_oase.text import Text
 
 _PORTS = {RequestMethod.IMAP_TLS: 993, RequestMethod.IMAP_STARTTLS: 143, RequestMethod.IMAP_PLAIN: 143}
 _SOCKS_PORT = 1_080
@@ -40,6 +41,18 @@ class Server:
         return f"{self.host}:{self.port}"
 
     @property
+    def destination(self) -> Destination:
+        """Where a connection goes."""
+        proxy = self.proxy
+        return Destination(
+            host=self.host,
+            port=self.port,
+            is_encrypted=self.security is RequestMethod.IMAP_TLS,
+            starts_tls=self.security is RequestMethod.IMAP_STARTTLS,
+            proxy=f"socks5://{proxy.host}:{proxy.port}" if proxy else None,
+        )
+
+    @property
     def identity(self) -> str:
         """What tells the mailbox from others, however it is reached."""
         return f"{self.username}@{self.host}/{self.mailbox}"
@@ -48,12 +61,12 @@ class Server:
 def server_of(setting: CollectionSetting) -> Server:
     """Return what a setting says of its mailbox. Raises SettingInvalid, naming the column."""
     if setting.request_method not in _PORTS:
-        raise _invalid(setting, "REQUEST_METHOD_ID must be TLS, STARTTLS or plain text")
+        raise _invalid(setting, Text("REQUEST_METHOD_ID must be TLS, STARTTLS or plain text"))
     host = setting.url.strip().removeprefix("[").removesuffix("]")
     if not _is_host(host):
-        raise _invalid(setting, "URL must be the name of the mail server alone, such as imap.example.com")
+        raise _invalid(setting, Text("URL must be the name of the mail server alone, such as imap.example.com"))
     if not setting.username:
-        raise _invalid(setting, "USERNAME is empty: fill it in in Exastro")
+        raise _invalid(setting, Text("USERNAME is empty: fill it in in Exastro"))
     return Server(
         host=host,
         port=setting.port or _PORTS[setting.request_method],
@@ -84,8 +97,8 @@ def _proxy_of(setting: CollectionSetting) -> SocksProxy | None:
     except ValueError:
         # Its text may hold a part of a password.
         pass
-    raise _invalid(setting, "PROXY is no URL of a SOCKS5 proxy: write one such as socks5://proxy:1080")
+    raise _invalid(setting, Text("PROXY is no URL of a SOCKS5 proxy: write one such as socks5://proxy:1080"))
 
 
-def _invalid(setting: CollectionSetting, why: str) -> SettingInvalid:
-    return SettingInvalid(f"{setting.name}: {why}", reason=Reason.SETTING)
+def _invalid(setting: CollectionSetting, why: Text) -> SettingInvalid:
+    return SettingInvalid(Text("{setting}: {why}", setting=setting.name, why=why), reason=Reason.SETTING)

@@ -13,6 +13,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from ita_ag_oase.text import Text
+
 MAX_SECONDS = 1.0
 MAX_CHARACTERS = 1_048_576
 # What all steps of one rendering may make together, and the most that one step may try to make.
@@ -38,9 +40,13 @@ BUDGET = "what this rendering may use"
 class LimitReached(Exception):
     """A template ran for too long, or made too much."""
 
+    def __init__(self, text: Text) -> None:
+        super().__init__(str(text))
+        self.text = text
+
 
 def _too_much() -> LimitReached:
-    return LimitReached(f"it makes more than {MAX_CHARACTERS} characters")
+    return LimitReached(Text("it makes more than {limit} characters", limit=MAX_CHARACTERS))
 
 
 def _size(value: Any) -> int:
@@ -92,7 +98,7 @@ class Budget:
     def look(self) -> None:
         """Raise once the time is over."""
         if time.thread_time() > self._deadline:
-            raise LimitReached(f"it runs for more than {MAX_SECONDS:g} s")
+            raise LimitReached(Text("it runs for more than {seconds:g} s", seconds=MAX_SECONDS))
 
     def check(self, name: str, value: Any, arguments: tuple[Any, ...]) -> None:
         """Raise where a step could make far more than what it is given, before it does."""
@@ -166,7 +172,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if hasattr(sized, "__len__") and isinstance(times, int) and _size(sized) * times > MAX_CHARACTERS:
                 raise _too_much()
         if operator == "**" and (abs(right) > 64 or abs(left) > 2**64):
-            raise LimitReached("its numbers grow too large")
+            raise LimitReached(Text("its numbers grow too large"))
         if operator == "%" and isinstance(left, _TEXTS):
             budget.check("%", left if isinstance(left, str) else bytes(left).decode("latin-1"), (right,))
         return budget.spend(super().call_binop(context, operator, left, right))

@@ -7,8 +7,18 @@ from functools import partial
 from typing import Protocol
 
 from ita_ag_oase.errors import Reason, SettingInvalid
-from ita_ag_oase.model import CollectionSetting, ConnectionMethod, Cursor, Payload, Portion, RequestMethod
+from ita_ag_oase.model import (
+    CollectionSetting,
+    ConnectionMethod,
+    Cursor,
+    Destination,
+    Exchange,
+    Payload,
+    Portion,
+    RequestMethod,
+)
 from ita_ag_oase.sources.http import HttpClients, HttpSource
+from ita_ag_oase.text import Text
 
 
 class Source(Protocol):
@@ -24,6 +34,13 @@ class Source(Protocol):
         """End what is held open for this source alone."""
 
 
+class LocatedSource(Source, Protocol):
+    """A source that can tell where it is."""
+
+    async def destination(self, cursor: Cursor, now: float) -> Destination:
+        """Return where a poll at `now` would go. Raises SourceUnreadable for a template that fails."""
+
+
 def open_source(
     setting: CollectionSetting,
     clients: HttpClients,
@@ -31,19 +48,25 @@ def open_source(
     make_tls: Callable[[], ssl.SSLContext],
     max_bytes: int,
     zone: tzinfo | None,
-) -> Source:
+    on_exchange: Callable[[Exchange], None] | None = None,
+) -> LocatedSource:
     """Return the source of a setting. Raises SettingInvalid for a row that can never be asked with.
 
-    `make_tls` is called for each encrypted connection to a mailbox; HTTP's are those of `clients`.
+    `make_tls` is called for each encrypted connection to a mailbox; HTTP's are those of `clients`. `on_exchange` is
+    told of each HTTP request that was sent.
     """
     if setting.connection_method is ConnectionMethod.IMAP_PASSWORD:
         return _open_mailbox(setting, make_tls, max_bytes=max_bytes)
     if setting.request_method not in (RequestMethod.GET, RequestMethod.POST):
-        raise SettingInvalid(f"{setting.name}: REQUEST_METHOD_ID must be GET or POST", reason=Reason.SETTING)
-    return HttpSource(setting, clients, max_bytes=max_bytes, zone=zone)
+        raise SettingInvalid(
+            Text("{setting}: REQUEST_METHOD_ID must be GET or POST", setting=setting.name), reason=Reason.SETTING
+        )
+    return HttpSource(setting, clients, max_bytes=max_bytes, zone=zone, on_exchange=on_exchange)
 
 
-def _open_mailbox(setting: CollectionSetting, make_tls: Callable[[], ssl.SSLContext], *, max_bytes: int) -> Source:
+def _open_mailbox(
+    setting: CollectionSetting, make_tls: Callable[[], ssl.SSLContext], *, max_bytes: int
+) -> LocatedSource:
     # Here, so that agents without a mailbox do without the memory of what it takes.
     from ita_ag_oase.sources.imap import ImapSource
     from ita_ag_oase.sources.imap_connection import ImapConnection
@@ -54,6 +77,6 @@ def _open_mailbox(setting: CollectionSetting, make_tls: Callable[[], ssl.SSLCont
         setting.name,
         partial(ImapConnection, server, make_tls, max_bytes=max_bytes),
         mailbox=server.identity,
-        place=server.place,
+        destination=server.destination,
         max_bytes=max_bytes,
     )

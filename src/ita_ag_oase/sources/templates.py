@@ -14,6 +14,10 @@ from jinja2.exceptions import SecurityError
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 from ita_ag_oase.model import Cursor
 from ita_ag_oase.sources.sandbox import BUDGET, Budget, LimitReached, Sandbox
+from ita_ag_oase.text import Text, verbatim
+
+# Characters of a library's own words in a message.
+_WORDS = 200
 
 
 class Template:
@@ -32,7 +36,8 @@ class Template:
             self._compiled, self.may_take_long = self._sandbox.compile_bounded(text)
         except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as err:
             raise SettingInvalid(
-                f"{column} is no template ({err}): mend it in Exastro", reason=Reason.TEMPLATE
+                Text("{column} is no template ({error}): mend it in Exastro", column=column, error=str(err)),
+                reason=Reason.TEMPLATE,
             ) from err
 
     def render(self, names: "TemplateNames") -> str:
@@ -42,16 +47,21 @@ class Template:
         try:
             return self._compiled.render({**names.as_mapping(with_event=self._uses_last_event), BUDGET: Budget()})
         except LimitReached as err:
-            raise self._failed(str(err)) from err
+            raise self._failed(err.text) from err
         except SecurityError as err:
-            raise self._failed(f"it asks for what the sandbox does not give: {err}") from err
+            raise self._failed(
+                Text("it asks for what the sandbox does not give: {error}", error=str(err)[:_WORDS])
+            ) from err
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as err:
-            raise self._failed(f"{err.__class__.__name__}: {err}") from err
+            raise self._failed(verbatim(f"{err.__class__.__name__}: {err}"[:_WORDS])) from err
         except (RecursionError, MemoryError) as err:
-            raise self._failed("it calls itself without end, or needs too much memory") from err
+            raise self._failed(Text("it calls itself without end, or needs too much memory")) from err
 
-    def _failed(self, why: str) -> SourceUnreadable:
-        return SourceUnreadable(f"the template in {self._column} fails ({why[:200]})", reason=Reason.TEMPLATE)
+    def _failed(self, why: Text) -> SourceUnreadable:
+        return SourceUnreadable(
+            Text("the template in {column} fails ({error})", column=self._column, error=why),
+            reason=Reason.TEMPLATE,
+        )
 
 
 class TemplateNames:

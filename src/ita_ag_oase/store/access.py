@@ -1,15 +1,33 @@
 """A second way into a store, for commands: it works while the daemon does, and when no daemon runs."""
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from ita_ag_oase.model import GroupChoice, OutboxGroup, OutboxSummary, Tally, Verification
-from ita_ag_oase.store import ledger, triage
+from ita_ag_oase.model import (
+    Cursor,
+    Event,
+    EventFate,
+    EventLife,
+    GroupChoice,
+    OutboxGroup,
+    OutboxSummary,
+    Tally,
+    Verification,
+)
+from ita_ag_oase.store import figures, history, ledger, registry, saving, schema, triage
 from ita_ag_oase.store.database import translated
+from ita_ag_oase.store.figures import Figures
+from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.schema import connect_to_existing, transaction
+
+
+def is_older(path: Path) -> bool:
+    """Whether an older version of the agent wrote a store. Raises as StoreAccess does."""
+    with translated(path):
+        return schema.is_older(path)
 
 
 class StoreAccess:
@@ -35,6 +53,11 @@ class StoreAccess:
         with self._snapshot() as connection:
             return ledger.verify(connection, self._path)
 
+    def figures(self) -> Figures:
+        """Return what the store holds, in figures."""
+        with self._snapshot() as connection:
+            return figures.figures(connection, self._path)
+
     def summary(self) -> list[OutboxSummary]:
         """Return how much of the outbox is in which state and why, by setting."""
         with self._snapshot() as connection:
@@ -55,13 +78,43 @@ class StoreAccess:
         with translated(self._path), transaction(self._connection):
             return triage.retry(self._connection, choice, now)
 
-    def drop(self, choice: GroupChoice, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
+    def drop(self, choice: GroupChoice, now: int, *, among: frozenset[OutboxGroup] | None = None) -> Tally:
         """Take groups out for good, but none in flight, and where `among` is given only those that are still so.
 
         Not by number, since a new group gets that of one that is gone.
         """
         with translated(self._path), transaction(self._connection):
-            return triage.drop(self._connection, choice, among)
+            return triage.drop(self._connection, choice, now, among)
+
+    def lives(self, event_id: str, setting_name: str | None = None) -> list[EventLife]:
+        """Return what is known of the events of an id, one for each setting that has seen it."""
+        with self._snapshot() as connection:
+            return history.lives(connection, event_id, setting_name)
+
+    def fact(self, name: str) -> bytes | None:
+        """Return the bytes kept under a name, or None."""
+        with self._snapshot() as connection:
+            return registry.fact(connection, name)
+
+    def keep_fact(self, name: str, value: bytes) -> None:
+        """Keep bytes under a name, in place of those from before."""
+        with translated(self._path), transaction(self._connection):
+            registry.keep_fact(self._connection, name, value)
+
+    def cursor(self, setting_id: str) -> Cursor | None:
+        """Return how far a setting has been collected; None for one that was never seen."""
+        with self._snapshot() as connection:
+            return registry.find_cursor(connection, setting_id)
+
+    def fates(self, setting_id: str, events: Sequence[Event]) -> list[EventFate]:
+        """Return what would become of each event of a poll, were it saved now."""
+        with self._snapshot() as connection:
+            return saving.fates(connection, setting_id, events)
+
+    def sizes(self) -> Sizes:
+        """Return how much of the file is in use and how much is not."""
+        with self._snapshot() as connection:
+            return registry.sizes(connection)
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:

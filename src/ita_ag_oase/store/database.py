@@ -1,8 +1,10 @@
 """One SQLite file, and one thread that reads and writes it."""
 
 import asyncio
+import contextlib
 import errno
 import fcntl
+import os
 import queue
 import sqlite3
 import threading
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.store import schema
 from ita_ag_oase.store.schema import Opener
+from ita_ag_oase.text import Text, verbatim
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -40,12 +43,22 @@ class StoreLock:
         except BlockingIOError:
             return False
         except OSError as err:
-            raise StoreUnavailable(
-                f"{self._path} cannot be locked ({err.strerror}): make {self._path.parent} writable for this user, "
-                "on a file system with working locks",
-                reason=Reason.STORE_FAILED,
-            ) from err
+            raise self._unusable(err) from err
         return True
+
+    def is_taken(self) -> bool:
+        """Whether an agent has the right now. Nothing is made. Raises StoreUnavailable where that cannot be told."""
+        try:
+            with self._path.open("rb") as file:
+                # Shared, and given back at once: an agent that starts at this moment tries again after a second.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError as err:
+            raise self._unusable(err) from err
+        return False
 
     def excludes_others(self) -> bool:
         """Whether the right, which is ours, is refused to a second taker: where not, locks do not work there."""
@@ -56,11 +69,54 @@ class StoreLock:
                 return True
         return False
 
+    def is_held(self) -> bool:
+        """Whether a process has the right. Where none does, it is taken for an instant."""
+        try:
+            with self._path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # No agent has ever used it, or one of another user: that is told by who opens the store.
+            return False
+        return False
+
     def release(self) -> None:
         """Give the right back; harmless where it was never had."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def discard(self) -> None:
+        """Remove the file of a lock that nobody else knows of."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def _unusable(self, err: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            Text(
+                "{path} cannot be locked ({error}): make {folder} writable for this user, on a file system with "
+                "working locks",
+                path=self._path,
+                error=err.strerror,
+                folder=self._path.parent,
+            ),
+            reason=Reason.STORE_FAILED,
+        )
+
+
+def try_locks(folder: Path) -> bool:
+    """Whether locks work in a folder; a file is made there for the purpose, and removed again.
+
+    Raises StoreUnavailable where the folder cannot be written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    lock = StoreLock(probe)
+    try:
+        return lock.try_acquire() and lock.excludes_others()
+    finally:
+        lock.release()
+        lock.discard()
 
 
 class Database:
@@ -172,12 +228,14 @@ def translated(path: Path) -> Iterator[None]:
         raise _as_ours(err, path) from err
     except UnicodeDecodeError as err:
         # What the sqlite3 module raises where damage shows in the name of a column or in a message of SQLite.
-        raise _damaged(path, "its schema is no text") from err
+        raise _damaged(path, Text("its schema is no text")) from err
     except OSError as err:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(path) from err
         raise StoreUnavailable(
-            f"{path} cannot be used ({err.strerror}): make its folder writable for this user",
+            Text(
+                "{path} cannot be used ({error}): make its folder writable for this user", path=path, error=err.strerror
+            ),
             reason=Reason.STORE_FAILED,
         ) from err
 
@@ -192,7 +250,10 @@ def corrupt(how: str) -> sqlite3.DatabaseError:
 def no_space(path: Path) -> StoreUnavailable:
     """Return what says that the volume of the store is full."""
     return StoreUnavailable(
-        f"no space is left for {path}: polling pauses until there is; free some, or enlarge the volume",
+        Text(
+            "no space is left for {path}: polling pauses until there is; free some, or enlarge the volume",
+            path=path,
+        ),
         reason=Reason.STORE_FULL,
     )
 
@@ -204,21 +265,33 @@ def _as_ours(err: sqlite3.Error, path: Path) -> StoreUnavailable | StoreDamaged:
     code = extended_code & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable(
-            f"{path} is locked by another program: try again, or end that one", reason=Reason.STORE_LOCKED
+            Text("{path} is locked by another program: try again, or end that one", path=path),
+            reason=Reason.STORE_LOCKED,
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, str(err))
+        return _damaged(path, verbatim(str(err)))
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         # To read takes writing, too: SQLite keeps an index of the WAL beside the file.
         return StoreUnavailable(
-            f"{path} cannot be opened to read and write ({err}): make it and its folder writable for this user",
+            Text(
+                "{path} cannot be opened to read and write ({error}): make it and its folder writable for this user",
+                path=path,
+                error=str(err),
+            ),
             reason=Reason.STORE_FAILED,
         )
-    return StoreUnavailable(f"{path} failed ({err}): check the volume it lies on", reason=Reason.STORE_FAILED)
+    return StoreUnavailable(
+        Text("{path} failed ({error}): check the volume it lies on", path=path, error=str(err)),
+        reason=Reason.STORE_FAILED,
+    )
 
 
-def _damaged(path: Path, how: str) -> StoreDamaged:
+def _damaged(path: Path, how: Text) -> StoreDamaged:
     return StoreDamaged(
-        f"{path} is damaged ({how}): start the agent again, which sets the file aside and saves what can be read",
+        Text(
+            "{path} is damaged ({how}): start the agent again, which sets the file aside and saves what can be read",
+            path=path,
+            how=how,
+        ),
         reason=Reason.STORE_DAMAGED,
     )

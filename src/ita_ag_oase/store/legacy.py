@@ -13,6 +13,7 @@ from ita_ag_oase.store.columns import GREATEST_INTEGER
 from ita_ag_oase.store.pieces import write_piece
 from ita_ag_oase.store.salvage import Salvage, opened_copy
 from ita_ag_oase.store.saving import KEY_STRIDE, PIECE_BYTES, digest
+from ita_ag_oase.text import verbatim
 
 _DONE = "taken_over"
 # Events held in memory at most, of all groups together: those of a group need not stand together in the old file.
@@ -34,7 +35,9 @@ def take_over_once(connection: sqlite3.Connection, path: Path, *, agent_name: st
         with opened_copy(path) as old:
             return _Taking(connection, old, agent_name=agent_name, now=now).all()
     except OSError as err:
-        return TakeOver(groups=0, events=0, ids=0, cursors=0, unreadable=0, problems=(str(err.strerror or err),))
+        return TakeOver(
+            groups=0, events=0, ids=0, cursors=0, unreadable=0, problems=(verbatim(err.strerror or str(err)),)
+        )
 
 
 class _Group:

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ita_ag_oase.model import Batch, Group, Settlement
+from ita_ag_oase.model import Batch, Group, Outcome, Settlement
+from ita_ag_oase.store import history
 from ita_ag_oase.store.pieces import PIECE_COLUMNS, checksum_of, events_in, is_sound, write_piece
 from ita_ag_oase.store.saving import KEY_STRIDE
+from ita_ag_oase.text import Text
 
 # What is known of a group (`maybe_saved`): surely not saved; may have been saved under its key; never offered itself,
 # but the whole it was cut from, whose key is `cut_key`, may have been saved; the same, and it is being offered now.
@@ -30,7 +32,7 @@ _STATE_WHEN_OFFERED = {
 }
 
 # Why a group is parked without having been refused.
-DAMAGED = "its events can no longer be read: the bytes on disk are damaged"
+DAMAGED = Text("its events can no longer be read: the bytes on disk are damaged")
 
 # Exastro forgets progress that is older than 72 hours, so that an older key would not protect from repetition.
 # A day leaves two for offering the request again.
@@ -95,15 +97,15 @@ def next_batch(connection: sqlite3.Connection, limits: BatchLimits, now: int) ->
         park_damaged(connection, group.number, now)
         damaged.append(group)
     sound = [(row, group) for row, group in found if group.pieces]
-    _mark_offered(connection, [row for row, _ in sound])
+    _mark_offered(connection, [row for row, _ in sound], now)
     return Batch(tuple(group for _, group in sound), tuple(damaged)) if found or damaged else None
 
 
-def _mark_offered(connection: sqlite3.Connection, rows: Iterable[_Row]) -> None:
-    states = [(_STATE_WHEN_OFFERED[row.maybe_saved], row) for row in rows]
+def _mark_offered(connection: sqlite3.Connection, rows: Iterable[_Row], now: int) -> None:
     connection.executemany(
-        "UPDATE groups SET in_request = 1, maybe_saved = ? WHERE number = ?",
-        [(state, row.number) for state, row in states if not row.in_request or state != row.maybe_saved],
+        "UPDATE groups SET in_request = 1, maybe_saved = ?1, offers = offers + 1,"
+        " first_offer = coalesce(first_offer, ?2), latest_offer = ?2 WHERE number = ?3",
+        [(_STATE_WHEN_OFFERED[row.maybe_saved], now, row.number) for row in rows],
     )
 
 
@@ -125,9 +127,9 @@ def settle(connection: sqlite3.Connection, batch: Batch, settlement: Settlement,
     """Carry out what Exastro's answer meant for each group of the request."""
     keys = {group.number: group.fetched_time for group in batch.groups}
     for number in settlement.saved:
-        _accept(connection, number, keys[number], is_fresh=True)
+        _accept(connection, number, keys[number], now, is_fresh=True)
     for number in settlement.already_saved:
-        _accept(connection, number, keys[number], is_fresh=False)
+        _accept(connection, number, keys[number], now, is_fresh=False, answer=settlement.answers.get(number))
     # What was refused was not saved by this request: only an earlier one can have done so.
     withdraw(connection, Batch(tuple(group for group in batch.groups if group.number in settlement.parked)))
     for number, reason in settlement.parked.items():
@@ -135,17 +137,18 @@ def settle(connection: sqlite3.Connection, batch: Batch, settlement: Settlement,
     rest = keys.keys() - settlement.saved - settlement.already_saved - settlement.parked.keys()
     _release(connection, rest)
     for number, taken in settlement.collided.items():
+        history.note(connection, [number], Outcome.MOVED, now, settlement.answers.get(number))
         connection.execute("UPDATE groups SET maybe_saved = 0 WHERE number = ?", (number,))
         _move_up(connection, number, taken + 1)
 
 
-def cut(connection: sqlite3.Connection, number: int) -> bool:
+def cut(connection: sqlite3.Connection, number: int, now: int, answer: str | None = None) -> bool:
     """Cut a group of at least two events in two; False, and all is as it was, where they can no longer be read.
 
     One that was surely not saved is cut in halves; the second gets a key when its turn comes. Of one that may have been
     saved, the first event alone goes ahead, to find out: its key lies before that of the whole where a second is
     unused, so that "already saved" is true of each part also when its answer gets lost. Otherwise it takes the key of
-    the whole, and its answer speaks for the rest.
+    the whole, and its answer speaks for the rest. `answer` is what was said to the whole, if it was offered.
     """
     key, cut_key, state, settled_key = connection.execute(
         "SELECT g.key, g.cut_key, g.maybe_saved, s.settled_key FROM groups g"
@@ -155,9 +158,12 @@ def cut(connection: sqlite3.Connection, number: int) -> bool:
     kept = _first_part(connection, number, only_first_event=state != NOT_SAVED)
     if kept is None:
         return False
+    if answer is not None:
+        history.note(connection, [number], Outcome.CUT, now, answer)
     later = connection.execute(
-        "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, event_count, byte_count)"
-        " SELECT setting, poll, first_event, agent_name, fetched_time, 0, 0 FROM groups WHERE number = ?",
+        "INSERT INTO groups (setting, poll, first_event, agent_name, fetched_time, event_count, byte_count, offers,"
+        " first_offer, latest_offer, answer) SELECT setting, poll, first_event, agent_name, fetched_time, 0, 0, offers,"
+        " first_offer, latest_offer, answer FROM groups WHERE number = ?",
         (number,),
     ).lastrowid
     _move_later_pieces(connection, number, int(later or 0), kept)
@@ -179,10 +185,10 @@ def park_damaged(connection: sqlite3.Connection, number: int, now: int) -> None:
     connection.execute(
         "UPDATE groups SET maybe_saved = ? WHERE number = ? AND maybe_saved = ?", (MAYBE, number, WHOLE_MAYBE_OFFERED)
     )
-    _park(connection, number, DAMAGED, now)
+    _park(connection, number, str(DAMAGED), now)
 
 
-def drop(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+def drop(connection: sqlite3.Connection, numbers: Iterable[int], now: int) -> None:
     """Take groups that are not in flight out for good; the ledger counts them as dropped."""
     for number in numbers:
         setting, state = connection.execute(
@@ -191,7 +197,7 @@ def drop(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
         # Otherwise the key never counted, and those of groups before it shall not look settled.
         if state != NOT_SAVED:
             retire_key(connection, number)
-        _delete(connection, setting, [number], counted_as="dropped")
+        _delete(connection, setting, [number], Outcome.DROPPED, now)
 
 
 def _first_part(connection: sqlite3.Connection, number: int, *, only_first_event: bool) -> tuple[int, int] | None:
@@ -303,7 +309,7 @@ def _fit_oldest(connection: sqlite3.Connection, limits: BatchLimits, now: int) -
         oldest = next(_rows(connection, _WAITING + " LIMIT 1"), None)
         if oldest is None or oldest.event_count == 1 or _fits(oldest.event_count, _request_bytes(oldest), limits):
             return damaged
-        if not cut(connection, oldest.number):
+        if not cut(connection, oldest.number, now):
             _settle_key(connection, oldest, now)
             damaged.append(_group(connection, oldest, ()))
             park_damaged(connection, oldest.number, now)
@@ -388,7 +394,9 @@ def _move_up(connection: sqlite3.Connection, number: int, smallest: int) -> None
     connection.execute("UPDATE settings SET last_key = ? WHERE number = ?", (max(key, last_key), setting))
 
 
-def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: bool) -> None:
+def _accept(
+    connection: sqlite3.Connection, number: int, key: int, now: int, *, is_fresh: bool, answer: str | None = None
+) -> None:
     setting, agent_name, fetched_time, cut_key, state = connection.execute(
         "SELECT setting, agent_name, fetched_time, cut_key, maybe_saved FROM groups WHERE number = ?", (number,)
     ).fetchone()
@@ -401,7 +409,7 @@ def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: 
         (key, fetched_time, agent_name, setting),
     )
     if is_fresh:
-        _delete(connection, setting, [number], counted_as="delivered")
+        _delete(connection, setting, [number], Outcome.DELIVERED, now)
         # Exastro's progress stood before this key, so nothing behind it can have been saved.
         connection.execute(
             "UPDATE groups SET maybe_saved = 0 WHERE setting = ? AND parked_reason IS NULL AND in_request = 0",
@@ -416,7 +424,7 @@ def _accept(connection: sqlite3.Connection, number: int, key: int, *, is_fresh: 
             (setting, key),
         )
         saved += [part for (part,) in parts]
-    _delete(connection, setting, saved, counted_as="already_saved")
+    _delete(connection, setting, saved, Outcome.ALREADY_SAVED, now, answer)
 
 
 def _park(connection: sqlite3.Connection, number: int, reason: str, now: int) -> None:
@@ -442,11 +450,19 @@ def _release(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     connection.executemany("UPDATE groups SET in_request = 0 WHERE number = ?", [(number,) for number in numbers])
 
 
-def _delete(connection: sqlite3.Connection, setting: int, numbers: Iterable[int], *, counted_as: str) -> None:
-    """Delete groups of a setting, adding their events to a column of the ledger."""
+def _delete(
+    connection: sqlite3.Connection,
+    setting: int,
+    numbers: Iterable[int],
+    outcome: Outcome,
+    now: int,
+    answer: str | None = None,
+) -> None:
+    """Delete groups of a setting, adding their events to the outcome's column of the ledger, and note that."""
     values = [(number,) for number in numbers]
+    history.note(connection, [number for (number,) in values], outcome, now, answer)
     connection.executemany(
-        f"UPDATE settings SET {counted_as} = {counted_as} + (SELECT event_count FROM groups WHERE number = ?)"  # noqa: S608
+        f"UPDATE settings SET {outcome} = {outcome} + (SELECT event_count FROM groups WHERE number = ?)"  # noqa: S608
         " WHERE number = ?",
         [(number, setting) for (number,) in values],
     )

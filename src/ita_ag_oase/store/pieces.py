@@ -3,11 +3,30 @@
 import sqlite3
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 # What is read of a piece, as the types it was written with, also where the disk has changed one of them.
 PIECE_COLUMNS = "CAST(coalesce(event_count, 0) AS INTEGER), CAST(coalesce(events, x'') AS BLOB), checksum"
+
+
+class Origin(msgspec.Struct):
+    """Where an event came from, by its labels; a mail has its own id only."""
+
+    id: str | None = msgspec.field(name="_exastro_oase_event_id", default=None)
+    message_id: Any = None
+    setting_id: str | None = msgspec.field(name="_exastro_event_collection_settings_id", default=None)
+    setting_name: str | None = msgspec.field(name="_exastro_event_collection_settings_name", default=None)
+    fetched_time: int = msgspec.field(name="_exastro_fetched_time", default=0)
+
+    @property
+    def event_id(self) -> Any:
+        """The id under which the event was remembered, if it is a text."""
+        return self.id or self.message_id
+
+
+_origins = msgspec.json.Decoder(list[Origin])
 
 
 def write_piece(connection: sqlite3.Connection, group_number: int, events: Sequence[bytes]) -> int:
@@ -40,3 +59,11 @@ def events_in(events: bytes) -> list[bytes] | None:
         return [bytes(raw) for raw in msgspec.json.decode(b"[%b]" % events, type=list[msgspec.Raw])]
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
+
+
+def origins_in(events: bytes) -> list[Origin]:
+    """Return where each event of a piece came from; nothing for bytes that can no longer be read."""
+    try:
+        return _origins.decode(b"[%b]" % events)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []

@@ -3,27 +3,13 @@
 import sqlite3
 from typing import Any
 
-import msgspec
-
 from ita_ag_oase.model import Repair
 from ita_ag_oase.store import columns, registry, schema
-from ita_ag_oase.store.pieces import checksum_of
+from ita_ag_oase.store.pieces import Origin, checksum_of, origins_in
 from ita_ag_oase.store.remains import Remains
 from ita_ag_oase.store.saving import DIGEST_BYTES, KEY_STRIDE, digest
 
-
-class _Origin(msgspec.Struct):
-    """Where an event came from, by its labels; a mail has its own id only."""
-
-    id: str | None = msgspec.field(name="_exastro_oase_event_id", default=None)
-    message_id: Any = None
-    setting_id: str | None = msgspec.field(name="_exastro_event_collection_settings_id", default=None)
-    setting_name: str | None = msgspec.field(name="_exastro_event_collection_settings_name", default=None)
-    fetched_time: int = msgspec.field(name="_exastro_fetched_time", default=0)
-
-
 Identity = tuple[int, str, str]
-_decoder = msgspec.json.Decoder(list[_Origin])
 
 
 def rebuild(old: Remains, new: sqlite3.Connection, *, agent_name: str, now: int) -> Repair:
@@ -42,12 +28,14 @@ class _Rebuild:
         self._new = new
         self._agent_name = agent_name
         self._now = now
+        self._changed_polls: frozenset[tuple[int, int]] = frozenset()
 
     def all(self) -> Repair:
         self._take_facts()
         self._take_settings()
         self._take_pieces()
         self._take_groups()
+        self._take_history()
         self._group_orphans()
         self._count_anew()
         self._take_ids()
@@ -107,15 +95,21 @@ class _Rebuild:
 
     def _take_pieces(self) -> None:
         for row in self._old.rows("pieces"):
-            if columns.fits("pieces", row) and (row[4] == checksum_of(row[3]) or _origins(row[3])):
+            if columns.fits("pieces", row) and (row[4] == checksum_of(row[3]) or origins_in(row[3])):
                 self._insert("pieces", row)
 
     def _take_groups(self) -> None:
         known = self._known()
-        for *values, fetched_time in self._old.rows("groups"):
-            row = (*values, fetched_time or 0)
+        for *values, fetched_time, offers, first_offer, latest_offer, answer in self._old.rows("groups"):
+            row = (*values, fetched_time or 0, offers or 0, first_offer, latest_offer, answer)
             if columns.fits("groups", row) and row[1] in known:
                 self._insert("groups", row)
+
+    def _take_history(self) -> None:
+        known = self._known()
+        for row in self._old.rows("history"):
+            if columns.fits("history", row) and row[1] in known:
+                self._insert("history", row)
 
     def _group_orphans(self) -> None:
         """Make groups anew for pieces without one: behind the group before them, never offered as far as is known."""
@@ -138,15 +132,15 @@ class _Rebuild:
                 (number, poll, first_event, self._agent_name, origin.fetched_time, self._setting_of(origin)),
             )
 
-    def _origin_of(self, group_number: int) -> _Origin | None:
+    def _origin_of(self, group_number: int) -> Origin | None:
         pieces = self._new.execute("SELECT events FROM pieces WHERE group_number = ? ORDER BY id", (group_number,))
         for (events,) in pieces:
-            for origin in _origins(events):
+            for origin in origins_in(events):
                 if origin.setting_id and origin.setting_name:
                     return origin
         return None
 
-    def _setting_of(self, origin: _Origin) -> int:
+    def _setting_of(self, origin: Origin) -> int:
         """Return the number of the setting that the labels of an event name, making a row for it if needed."""
         # By its id first: it may have been renamed since, and another may have its name.
         found = self._new.execute(
@@ -158,6 +152,13 @@ class _Rebuild:
     def _count_anew(self) -> None:
         """See that groups hold what they say, and that those without events are gone."""
         self._new.execute("DELETE FROM groups WHERE number NOT IN (SELECT group_number FROM pieces)")
+        # Also those of the groups made anew, which were not counted yet.
+        self._changed_polls = frozenset(
+            self._new.execute(
+                "SELECT setting, fetched_time FROM groups WHERE event_count != (SELECT sum(event_count) FROM pieces"
+                " WHERE group_number = groups.number)"
+            )
+        )
         self._new.execute(
             "UPDATE groups SET (event_count, byte_count) = (SELECT sum(event_count), sum(length(events) + 1)"
             " FROM pieces WHERE group_number = groups.number)"
@@ -167,14 +168,20 @@ class _Rebuild:
         known = self._known()
         rows = (row for row in self._old.keyed_rows("ids") if columns.fits("ids", row))
         self._new.executemany(
-            "INSERT OR IGNORE INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
-            (row for row in rows if row[0] in known and len(row[1]) == DIGEST_BYTES),
+            "INSERT OR IGNORE INTO ids (setting, digest, last_seen, first_poll, event_number) VALUES (?, ?, ?, ?, ?)",
+            (self._numbered(row) for row in rows if row[0] in known and len(row[1]) == DIGEST_BYTES),
         )
         # A setting whose row is gone was polled when an id of it was seen last.
         self._new.execute(
             "UPDATE settings SET last_fetched_time = min(last_fetched_time, coalesce((SELECT max(last_seen) FROM ids"
             " WHERE setting = settings.number), last_fetched_time)) WHERE seen = 0"
         )
+
+    def _numbered(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a row of ids without its number where only the pieces tell now which events their groups hold."""
+        setting, digest_, last_seen, first_poll, number = row
+        is_changed = (setting, first_poll) in self._changed_polls
+        return setting, digest_, last_seen, first_poll, None if is_changed else number
 
     def _balance(self) -> int:
         """Make the ledger right again, have what is lost asked for once more, and return how many events are lost."""
@@ -217,7 +224,7 @@ class _Rebuild:
             "SELECT g.setting, p.events FROM pieces p JOIN groups g ON g.number = p.group_number"
         )
         for number, events in pieces:
-            ids = (origin.id or origin.message_id for origin in _origins(events))
+            ids = (origin.event_id for origin in origins_in(events))
             self._new.executemany(
                 "INSERT OR IGNORE INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
                 [(number, digest(event_id), self._now) for event_id in ids if isinstance(event_id, str)],
@@ -234,11 +241,3 @@ def _likeliest(told: tuple[Any, Any, Any], identities: list[Identity]) -> tuple[
         if sum(ours == theirs for ours, theirs in zip(identity, told, strict=True)) >= 2:
             return identity
     return told
-
-
-def _origins(events: bytes) -> list[_Origin]:
-    """Return where each event of a piece came from; nothing for bytes that can no longer be read."""
-    try:
-        return _decoder.decode(b"[%b]" % events)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ita_ag_oase.model import Cursor
+from ita_ag_oase.store import history
 from ita_ag_oase.store.saving import KEY_STRIDE
 
 # Under this name the rows that Exastro sent last are kept, as a JSON list.
@@ -16,6 +17,13 @@ _NUMBER = "setting/"
 
 # Ids deleted, and pages given back to the file system, in one transaction at most.
 _PURGE_ROWS = 20_000
+# Times by the agent's clock; what is told of an event stays in its order, and its poll the one of its group.
+_SHIFTED = {
+    "settings": ("last_fetched_time", "settled_time"),
+    "groups": ("fetched_time", "first_offer", "latest_offer", "parked_time"),
+    "ids": ("last_seen", "first_poll"),
+    "history": ("fetched_time", "first_offer", "latest_offer", "ended"),
+}
 _VACUUM_PAGES = 1_000
 
 
@@ -25,6 +33,14 @@ class Sizes:
 
     used_bytes: int
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long is remembered what no answer holds any more and what is done with, and how many rows of the latter."""
+
+    seconds: int
+    history_rows: int
 
 
 def register(connection: sqlite3.Connection, setting_id: str, name: str, now: int) -> None:
@@ -61,10 +77,18 @@ def identity_in(fact_name: str, value: bytes) -> tuple[int, str, str] | None:
 
 def cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor:
     """Return how far a registered setting has been collected."""
-    last_fetched_time, last_event, position = connection.execute(
+    found = find_cursor(connection, setting_id)
+    if found is None:
+        raise LookupError(f"setting {setting_id} was never registered")
+    return found
+
+
+def find_cursor(connection: sqlite3.Connection, setting_id: str) -> Cursor | None:
+    """Return how far a setting has been collected; None for one that was never registered."""
+    row = connection.execute(
         "SELECT last_fetched_time, last_event, position FROM settings WHERE id = ?", (setting_id,)
     ).fetchone()
-    return Cursor(last_fetched_time=last_fetched_time, last_event=last_event, position=position)
+    return Cursor(last_fetched_time=row[0], last_event=row[1], position=row[2]) if row else None
 
 
 def fact(connection: sqlite3.Connection, name: str) -> bytes | None:
@@ -79,21 +103,17 @@ def keep_fact(connection: sqlite3.Connection, name: str, value: bytes) -> None:
 
 
 def shift(connection: sqlite3.Connection, seconds: int) -> None:
-    """Move cursors and the times at which ids were seen, since the clock by which they were noted was moved."""
-    connection.execute(
-        "UPDATE settings SET last_fetched_time = max(0, last_fetched_time + ?1),"
-        " settled_time = max(0, settled_time + ?1)",
-        (seconds,),
-    )
-    connection.execute("UPDATE groups SET fetched_time = max(0, fetched_time + ?)", (seconds,))
-    connection.execute("UPDATE ids SET last_seen = max(0, last_seen + ?)", (seconds,))
+    """Move cursors and other times that were noted, since the clock by which that was done was moved."""
+    for table, names in _SHIFTED.items():
+        moved = ", ".join(f"{name} = max(0, {name} + ?1)" for name in names)
+        connection.execute(f"UPDATE {table} SET {moved}", (seconds,))  # noqa: S608 - our own names
 
 
-def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> int:
-    """Forget ids that no response has held for the retention time and give free pages back; return how many ids.
+def purge(connection: sqlite3.Connection, retention: Retention, now: int) -> int:
+    """Forget what the retention says of ids and history, and give free pages back; return how many rows.
 
-    The time counts up to the setting's last successful poll, so that a source which is down for long forgets nothing;
-    for a setting that is no longer among the known ones, up to now.
+    For ids the time counts up to the setting's last successful poll, so that a source which is down for long forgets
+    nothing; for a setting that is no longer among the known ones, up to now.
     """
     known = (
         "SELECT json_extract(r.value, '$.EVENT_COLLECTION_SETTINGS_ID')"
@@ -102,8 +122,9 @@ def purge(connection: sqlite3.Connection, retention_seconds: int, now: int) -> i
     deleted = connection.execute(
         "DELETE FROM ids WHERE (setting, digest) IN (SELECT i.setting, i.digest FROM ids i JOIN settings s"  # noqa: S608
         f" ON s.number = i.setting WHERE i.last_seen < iif(s.id IN ({known}), s.last_fetched_time, ?) - ? LIMIT ?)",
-        (KNOWN_ROWS, now, retention_seconds, _PURGE_ROWS),
+        (KNOWN_ROWS, now, retention.seconds, _PURGE_ROWS),
     ).rowcount
+    deleted += history.purge(connection, before=now - retention.seconds, most=retention.history_rows, step=_PURGE_ROWS)
     give_space_back(connection)
     return deleted
 

@@ -9,11 +9,12 @@ from typing import Any
 from ita_ag_oase.store import columns, pages, schema
 from ita_ag_oase.store.database import NO_SPACE
 from ita_ag_oase.store.salvage import connect_to_damaged
+from ita_ag_oase.text import Text, verbatim
 
 # What reading damage raises; the words of an error may be damaged text themselves.
 DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
-# How many columns of a table may have come with later versions; rows from before lack them.
-_LATER_COLUMNS = 3
+# How many columns of a table came with later versions; rows from before lack them.
+_LATER_COLUMNS = {"settings": 3, "groups": 5, "pieces": 1, "ids": 2}
 
 Row = tuple[Any, ...]
 
@@ -28,7 +29,7 @@ class Remains:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        self.problems: list[str] = []
+        self.problems: list[Text] = []
         self.damaged_tables: list[str] = []
         try:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -46,18 +47,17 @@ class Remains:
             self._note(err, table)
         else:
             return
-        count = len(columns.names(table))
         for rowid, row in pages.table_rows(self._path):
-            if rowid not in seen and 0 <= count - len(row) <= _LATER_COLUMNS:
-                yield (rowid, *row[1:], *[None] * (count - len(row)))
+            if rowid not in seen and (filled := _filled(table, row)):
+                yield (rowid, *filled[1:])
 
     def keyed_rows(self, table: str) -> Iterator[Row]:
-        """Return the rows of a table without rowids, perhaps more than once."""
+        """Return the rows of a table without rowids, perhaps more than once; what later versions added may be null."""
         try:
-            yield from self._connection.execute(f"SELECT {', '.join(columns.names(table))} FROM {table}")  # noqa: S608
+            yield from self._connection.execute(f"SELECT {self._present(table)} FROM {table}")  # noqa: S608
         except DAMAGED as err:
             self._note(err, table)
-            yield from (row for row in pages.keyed_rows(self._path) if len(row) == len(columns.names(table)))
+            yield from filter(None, (_filled(table, row) for row in pages.keyed_rows(self._path)))
 
     def _present(self, table: str) -> str:
         present = {row[1] for row in schema.columns(self._connection).get(table, [])}
@@ -67,10 +67,17 @@ class Remains:
         if getattr(err, "sqlite_errorcode", None) in NO_SPACE:
             # Reading takes some space, too, and what is in the WAL would pass for lost.
             raise err
-        if str(err) not in self.problems:
-            self.problems.append(str(err))
+        problem = verbatim(str(err))
+        if problem not in self.problems:
+            self.problems.append(problem)
         if table:
             self.damaged_tables.append(table)
+
+
+def _filled(table: str, row: Row) -> Row | None:
+    """Return a row from a page with null for each column that it was written without; None where it is another's."""
+    missing = len(columns.names(table)) - len(row)
+    return (*row, *[None] * missing) if 0 <= missing <= _LATER_COLUMNS.get(table, 0) else None
 
 
 @contextmanager

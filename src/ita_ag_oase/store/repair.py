@@ -14,6 +14,7 @@ from ita_ag_oase.store.pages import PAGE_BYTES
 from ita_ag_oase.store.rebuild import rebuild
 from ita_ag_oase.store.remains import DAMAGED, opened
 from ita_ag_oase.store.salvage import SIDE_FILES, as_text, connect_to_damaged, copied, copy_prefix
+from ita_ag_oase.text import Text, verbatim
 
 _MAGIC = b"SQLite format 3\0"
 _NEWEST_FORMAT, _NEWEST_SCHEMA_FORMAT = 2, 4
@@ -53,12 +54,12 @@ def mend(path: Path, *, agent_name: str, now: float) -> Repair | None:
     return replace(repair, damage=damage, set_aside=str(aside))
 
 
-def _damage(path: Path) -> str | None:
+def _damage(path: Path) -> Text | None:
     """Return what is wrong with a file, or None."""
     if not path.is_file():
-        return "it is no file"
+        return Text("it is no file")
     if not _has_sound_header(path):
-        return "its header is damaged, or it is no database"
+        return Text("its header is damaged, or it is no database")
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.text_factory = as_text
@@ -66,34 +67,36 @@ def _damage(path: Path) -> str | None:
     except sqlite3.DatabaseError as err:
         if getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGE:
             raise
-        return str(err)
+        return verbatim(str(err))
     except UnicodeDecodeError:
         # What SQLite says of damage may hold damaged text itself.
-        return "its text is damaged"
+        return Text("its text is damaged")
 
 
-def _finding(connection: sqlite3.Connection) -> str | None:
+def _finding(connection: sqlite3.Connection) -> Text | None:
     made_by, version = schema.maker(connection), schema.version(connection)
     if made_by and made_by.schema == version > schema.newest():
         # Whatever is wrong with it: mended by this version, it would lose what only the newer one knows of.
         return None
     (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if finding != "ok":
-        return str(finding)
+        return verbatim(str(finding))
     if made_by and made_by.schema != version:
-        return f"its header says schema {version}, its content schema {made_by.schema}"
+        return Text(
+            "its header says schema {header}, its content schema {content}", header=version, content=made_by.schema
+        )
     if version > schema.newest():
         return None
     tables = schema.columns(connection)
     if tables != schema.intended_columns(max(version, 0)):
-        return "its tables are not those that the agent made"
+        return Text("its tables are not those that the agent made")
     for table in sorted(tables):
         query = columns.unfit_query(table, {row[1] for row in tables[table]})
         if connection.execute(query).fetchone()[0]:
-            return f"a row of {table} holds what the agent never wrote there"
+            return Text("a row of {table} holds what the agent never wrote there", table=table)
     for query in (_WITHOUT_SETTING, _WITHOUT_GROUP, _WITHOUT_PIECES) if tables else ():
         if connection.execute(query).fetchone()[0]:
-            return "rows that belong to others stand without them"
+            return Text("rows that belong to others stand without them")
     return None
 
 

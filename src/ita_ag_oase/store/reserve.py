@@ -16,6 +16,10 @@ class Reserve:
         self._path = store_path.with_name(store_path.name + ".reserve")
         self.is_held = False
 
+    def is_there(self) -> bool:
+        """Whether the file takes up the space already. Raises OSError."""
+        return self._path.exists() and self._path.stat().st_blocks * 512 >= RESERVE_BYTES
+
     def hold(self) -> bool:
         """Return whether the space is set aside now; False where the volume has too little. Raises OSError."""
         if not self.is_held:
@@ -30,7 +34,7 @@ class Reserve:
         return was_there
 
     def _take(self) -> bool:
-        if self._path.exists() and self._path.stat().st_blocks * 512 >= RESERVE_BYTES:
+        if self.is_there():
             return True
         try:
             # Not posix_fallocate: it is not everywhere, and not every file system knows it.

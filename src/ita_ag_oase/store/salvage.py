@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from ita_ag_oase.text import Text, verbatim
+
 SIDE_FILES = ("-journal", "-wal", "-shm")
 # How many rows are looked for, for each page of a file that does not tell any more how many there are.
 _ROWS_PER_PAGE = 512
@@ -24,7 +26,7 @@ class Salvage:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.unreadable = 0
-        self.problems: list[str] = []
+        self.problems: list[Text] = []
         self._failures = 0
 
     def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -45,7 +47,7 @@ class Salvage:
         try:
             return int(self._connection.execute(query, (min(last, (1 << 63) - 2) + 1, first)).fetchone()[0])
         except sqlite3.DatabaseError as err:
-            self._note(err)
+            self._note(verbatim(str(err)))
         # Such gaps cost much more time than a failure.
         self._failures += _MAX_FAILURES // 10
         return first
@@ -54,10 +56,10 @@ class Salvage:
         try:
             return self._connection.execute(query, (first, last)).fetchall()
         except sqlite3.DatabaseError as err:
-            self._note(err)
+            self._note(verbatim(str(err)))
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
-            self._note("too much is damaged: the rest is left out")
+            self._note(Text("too much is damaged: the rest is left out"))
             return []
         if first == last:
             self.unreadable += 1
@@ -69,18 +71,18 @@ class Salvage:
         try:
             return int(self._connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0])  # noqa: S608
         except sqlite3.DatabaseError as err:
-            self._note(err)
+            self._note(verbatim(str(err)))
             if isinstance(err, sqlite3.OperationalError) and "no such table" in str(err):
                 return 0
         try:
             return int(self._connection.execute("PRAGMA page_count").fetchone()[0]) * _ROWS_PER_PAGE
         except sqlite3.DatabaseError as err:
-            self._note(err)
+            self._note(verbatim(str(err)))
             return 0
 
-    def _note(self, err: sqlite3.DatabaseError | str) -> None:
-        if str(err) not in self.problems:
-            self.problems.append(str(err))
+    def _note(self, problem: Text) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 def copy_prefix(path: Path) -> str:

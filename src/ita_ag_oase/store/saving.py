@@ -2,13 +2,14 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
+from typing_extensions import Buffer
 
-from ita_ag_oase.model import Collection, Event, Labels, Saved
+from ita_ag_oase.model import Collection, Event, EventFate, Labels, Saved
 from ita_ag_oase.store.pieces import write_piece
 
 DIGEST_BYTES = 16
@@ -51,11 +52,11 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
 
     Groups get keys that grow strictly: unused seconds since the setting's last key, then seconds beyond the poll's.
     """
-    number, last_key, unusable = connection.execute(
-        "SELECT number, last_key, unusable FROM settings WHERE id = ?", (collection.setting_id,)
+    number, last_key, unusable, new = connection.execute(
+        "SELECT number, last_key, unusable, new FROM settings WHERE id = ?", (collection.setting_id,)
     ).fetchone()
-    filter_ = _Filter(connection, number, collection.labels.fetched_time, unusable, limits.id_retention_seconds)
-    writer = _GroupWriter(connection, number, collection, limits)
+    filter_ = _Filter(connection, number, collection.labels.fetched_time, unusable, limits.id_retention_seconds, new)
+    writer = _GroupWriter(connection, number, collection, limits, new)
     for chunk in _chunks(collection.events):
         for event in filter_.new_ones(chunk):
             writer.add(event)
@@ -67,6 +68,51 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
     if filter_.unusable != unusable:
         connection.execute("UPDATE settings SET unusable = ? WHERE number = ?", (filter_.unusable, number))
     return saved
+
+
+def as_delivered(event: Event, labels: Labels) -> bytes:
+    """Return the JSON that Exastro gets of an event."""
+    return _labelled(event, _label_bytes(labels), has_event_id=labels.has_event_id)
+
+
+def fates(connection: sqlite3.Connection, setting_id: str, events: Sequence[Event]) -> list[EventFate]:
+    """Return what `save` would make of each event of a poll, without saving anything."""
+    row = connection.execute("SELECT number, unusable FROM settings WHERE id = ?", (setting_id,)).fetchone()
+    number, unusable = row or (None, b"")
+    unusable_before = _digests_in(unusable)
+    seen: set[bytes] = set()
+    found = []
+    for chunk in _chunks(events):
+        digests = {event.id: digest(event.id) for event in chunk if not event.is_serial}
+        seen.update(_look_up(connection, number, list(digests.values())))
+        for event in chunk:
+            if event.is_serial:
+                found.append(_fate_of_serial(event, unusable_before))
+                continue
+            key = digests[event.id]
+            found.append(EventFate.KNOWN if key in seen else EventFate.NEW)
+            seen.add(key)
+    return found
+
+
+def _fate_of_serial(event: Event, unusable_before: frozenset[bytes]) -> EventFate:
+    if event.unavailable is None or _content_digest(event.raw, event.unavailable) not in unusable_before:
+        return EventFate.NEW
+    return EventFate.REPEATED
+
+
+def _look_up(connection: sqlite3.Connection, setting: int | None, digests: list[bytes]) -> dict[bytes, int]:
+    """Return those of at most 500 digests that are remembered, with the time when each was last seen."""
+    padding = [None] * (_LOOKUP_SIZE - len(digests))
+    return dict(connection.execute(_LOOKUP, (setting, *digests, *padding)))
+
+
+def _content_digest(raw: Buffer, unavailable: str) -> bytes:
+    return blake2b(raw, digest_size=DIGEST_BYTES, key=unavailable.encode()[:64]).digest()
+
+
+def _digests_in(joined: bytes) -> frozenset[bytes]:
+    return frozenset(joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
 
 
 def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:
@@ -92,10 +138,19 @@ def _advance(connection: sqlite3.Connection, number: int, collection: Collection
 
 
 class _Filter:
-    """Lets each event through once: by its id, or, where it is unusable, by its content since the last poll."""
+    """Lets each event through once: by its id, or, where it is unusable, by its content since the last poll.
+
+    `first_number` is what the first new event counts as among all new ones of the setting.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, setting: int, now: int, unusable: bytes, retention_seconds: int
+        self,
+        connection: sqlite3.Connection,
+        setting: int,
+        now: int,
+        unusable: bytes,
+        retention_seconds: int,
+        first_number: int,
     ) -> None:
         self.known = 0
         self.repeated = 0
@@ -103,9 +158,8 @@ class _Filter:
         self._setting = setting
         self._now = now
         self._aged = now - retention_seconds // _REFRESH_PART
-        self._unusable_before = frozenset(
-            unusable[start : start + DIGEST_BYTES] for start in range(0, len(unusable), DIGEST_BYTES)
-        )
+        self._next_number = first_number
+        self._unusable_before = _digests_in(unusable)
         self._unusable_now: set[bytes] = set()
 
     @property
@@ -127,12 +181,11 @@ class _Filter:
             else:
                 seen[key] = self._now
                 new.append(event)
-        self._remember([digests[event.id] for event in new if not event.is_serial])
+        self._remember(new, digests)
         return new
 
     def _look_up(self, digests: list[bytes]) -> dict[bytes, int]:
-        padding = [None] * (_LOOKUP_SIZE - len(digests))
-        seen = dict(self._connection.execute(_LOOKUP, (self._setting, *digests, *padding)))
+        seen = _look_up(self._connection, self._setting, digests)
         aged = [key for key, last_seen in seen.items() if last_seen < self._aged]
         self._connection.executemany(
             "UPDATE ids SET last_seen = ? WHERE setting = ? AND digest = ?",
@@ -140,16 +193,22 @@ class _Filter:
         )
         return seen
 
-    def _remember(self, digests: list[bytes]) -> None:
+    def _remember(self, events: list[Event], digests: Mapping[str, bytes]) -> None:
+        numbered = enumerate(events, self._next_number)
         self._connection.executemany(
-            "INSERT INTO ids (setting, digest, last_seen) VALUES (?, ?, ?)",
-            [(self._setting, key, self._now) for key in digests],
+            "INSERT INTO ids (setting, digest, last_seen, first_poll, event_number) VALUES (?1, ?2, ?3, ?3, ?4)",
+            [
+                (self._setting, digests[event.id], self._now, number)
+                for number, event in numbered
+                if not event.is_serial
+            ],
         )
+        self._next_number += len(events)
 
     def _is_usable_or_changed(self, event: Event) -> bool:
         if event.unavailable is None:
             return True
-        content = blake2b(event.raw, digest_size=DIGEST_BYTES, key=event.unavailable.encode()[:64]).digest()
+        content = _content_digest(event.raw, event.unavailable)
         self._unusable_now.add(content)
         if content in self._unusable_before:
             self.repeated += 1
@@ -161,7 +220,12 @@ class _GroupWriter:
     """Labels events, joins them into groups within the limits, and writes them piece by piece."""
 
     def __init__(
-        self, connection: sqlite3.Connection, setting: int, collection: Collection, limits: SavingLimits
+        self,
+        connection: sqlite3.Connection,
+        setting: int,
+        collection: Collection,
+        limits: SavingLimits,
+        first_number: int,
     ) -> None:
         self.count = 0
         self._connection = connection
@@ -171,6 +235,7 @@ class _GroupWriter:
         self._labels = _label_bytes(collection.labels)
         self._has_event_id = collection.labels.has_event_id
         self._limits = limits
+        self._first_number = first_number
         self._groups: list[int] = []
         self._group_events = self._group_bytes = 0
         self._piece: list[bytes] = []
@@ -224,7 +289,7 @@ class _GroupWriter:
             (
                 self._setting,
                 self._groups[0] if self._groups else None,
-                self.count,
+                self._first_number + self.count,
                 self._agent_name,
                 self._fetched_time,
             ),

@@ -13,6 +13,7 @@ import msgspec
 from ita_ag_oase import __version__
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.store.pages import PAGE_BYTES
+from ita_ag_oase.text import Text
 
 Opener = Callable[..., sqlite3.Connection]
 
@@ -57,13 +58,7 @@ def connect_to_existing(path: Path) -> sqlite3.Connection:
     Raises sqlite3.Error, OSError, StoreUnavailable where there is none or an older version wrote it, and StoreDamaged
     for one that a newer version wrote.
     """
-    if not path.is_file():
-        raise StoreUnavailable(
-            f"no store at {path}: look for the file in STORAGEPATH, and name it with --store",
-            reason=Reason.STORE_FAILED,
-        )
-    address = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    connection = _connect_to_any(path)
     try:
         _require_newest(connection, path)
     except BaseException:
@@ -72,6 +67,22 @@ def connect_to_existing(path: Path) -> sqlite3.Connection:
     # A damaged file can hold text that is no UTF-8, and shall be shown all the same.
     connection.text_factory = lambda text: text.decode(errors="replace")
     return connection
+
+
+def is_older(path: Path) -> bool:
+    """Whether an older version wrote a store. Raises sqlite3.Error, and StoreUnavailable where there is none."""
+    with closing(_connect_to_any(path)) as connection:
+        return version(connection) < newest()
+
+
+def _connect_to_any(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise StoreUnavailable(
+            Text("no store at {path}: look for the file in STORAGEPATH, and name it with --store", path=path),
+            reason=Reason.STORE_FAILED,
+        )
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
 
 
 @contextmanager
@@ -149,20 +160,32 @@ def _require_newest(connection: sqlite3.Connection, path: Path) -> None:
         raise _too_new(connection, path, present)
     if present < newest():
         raise StoreUnavailable(
-            f"{path} was written by an older version of the agent (schema {present}, this one knows {newest()}): "
-            "start this version's agent once, which renews it",
+            Text(
+                "{path} was written by an older version of the agent (schema {present}, this one knows "
+                "{known}): start this version's agent once, which renews it",
+                path=path,
+                present=present,
+                known=newest(),
+            ),
             reason=Reason.STORE_FAILED,
         )
 
 
 def _too_new(connection: sqlite3.Connection, path: Path, present: int) -> StoreDamaged:
     made_by = maker(connection)
-    needed = (
-        f"version {made_by.agent} or later" if made_by and made_by.schema == present else "the version that wrote it"
-    )
+    needed = Text("the version that wrote it")
+    if made_by and made_by.schema == present:
+        needed = Text("version {version} or later", version=made_by.agent)
     return StoreDamaged(
-        f"{path} was written by a newer version of the agent (schema {present}, this one, {__version__}, knows"
-        f" {newest()}): run {needed}, or move the file away",
+        Text(
+            "{path} was written by a newer version of the agent (schema {present}, this one, {version}, "
+            "knows {known}): run {needed}, or move the file away",
+            path=path,
+            present=present,
+            version=__version__,
+            known=newest(),
+            needed=needed,
+        ),
         reason=Reason.STORE_DAMAGED,
     )
 

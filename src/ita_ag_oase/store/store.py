@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.model import Batch, Collection, Cursor, Repair, Saved, Settlement, TakeOver
-from ita_ag_oase.store import legacy, outbox, registry, repair, saving
+from ita_ag_oase.store import history, legacy, outbox, registry, repair, saving
 from ita_ag_oase.store.database import Database, Work, no_space, translated
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.reserve import Reserve, free_bytes
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.schema import Opener
+from ita_ag_oase.text import Text
 
 T = TypeVar("T")
 
@@ -96,8 +97,12 @@ class Store:
         """Raise StoreUnavailable while the store holds as much as it may, or its volume has no space for more."""
         if self._sizes.used_bytes >= self._max_bytes:
             raise StoreUnavailable(
-                f"the store holds {self._sizes.used_bytes} bytes of at most {self._max_bytes}: polling pauses until "
-                "events are delivered; raise STORAGE_MAX_BYTES where the volume has room",
+                Text(
+                    "the store holds {used} bytes of at most {limit}: polling pauses until events are delivered; "
+                    "raise STORAGE_MAX_BYTES where the volume has room",
+                    used=self._sizes.used_bytes,
+                    limit=self._max_bytes,
+                ),
                 reason=Reason.STORE_FULL,
             )
         with translated(self._path):
@@ -156,24 +161,38 @@ class Store:
         )
         return batch
 
-    async def withdraw(self, batch: Batch) -> None:
-        """Note that a request surely left no trace at the receiver; the same request comes next."""
-        await self._run(lambda connection: outbox.withdraw(connection, batch))
+    async def note_answer(self, batch: Batch, answer: str) -> None:
+        """Note what was said to a request that will come again."""
+        await self._run(lambda connection: history.note_answer(connection, batch.numbers, answer))
 
-    async def dissolve(self, batch: Batch) -> None:
-        """Note that a request left no trace and shall be put together anew."""
-        await self._run(lambda connection: outbox.dissolve(connection, batch))
+    async def withdraw(self, batch: Batch, answer: str) -> None:
+        """Note that a request surely left no trace at the receiver, and why; the same request comes next."""
 
-    async def cut(self, batch: Batch, now: int) -> bool:
+        def work(connection: sqlite3.Connection) -> None:
+            history.note_answer(connection, batch.numbers, answer)
+            outbox.withdraw(connection, batch)
+
+        await self._run(work)
+
+    async def dissolve(self, batch: Batch, answer: str) -> None:
+        """Note that a request left no trace, and why, and shall be put together anew."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            history.note_answer(connection, batch.numbers, answer)
+            outbox.dissolve(connection, batch)
+
+        await self._run(work)
+
+    async def cut(self, batch: Batch, now: int, answer: str) -> bool:
         """Dissolve a request of one group and cut that group, of two events at least, in halves.
 
-        False where its events can no longer be read; then the group is parked.
+        False where its events can no longer be read; then the group is parked. `answer` is why it is cut.
         """
 
         def work(connection: sqlite3.Connection) -> bool:
             number = batch.groups[0].number
             outbox.dissolve(connection, batch)
-            is_cut = outbox.cut(connection, number)
+            is_cut = outbox.cut(connection, number, now, answer)
             if not is_cut:
                 outbox.park_damaged(connection, number, now)
             return is_cut
@@ -212,9 +231,16 @@ class Store:
         await self._run(work)
 
     async def purge(self, now: int) -> int:
-        """Forget what no response has held for long; return how many ids. Repeat until it returns 0."""
-        retention = self._limits.id_retention_seconds
-        return await self._run(lambda connection: registry.purge(connection, retention, now))
+        """Forget ids that no response has held for long, and what became of events long ago.
+
+        Return how many rows; repeat until there are none.
+        """
+        limits = registry.Retention(self._limits.id_retention_seconds, history.most_rows(self._max_bytes))
+        return await self._run(lambda connection: registry.purge(connection, limits, now))
+
+    async def answer(self) -> None:
+        """Return once the thread that writes has come to it: that it is at work."""
+        await self._database.run(lambda _: None)
 
     async def waiting_events(self) -> int:
         """Return how many events wait for delivery."""

@@ -11,19 +11,16 @@ import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from ita_ag_oase.model import GroupChoice, GroupKey, GroupState, OutboxGroup, OutboxSummary, Tally
-from ita_ag_oase.store import outbox
+from ita_ag_oase.model import GroupChoice, GroupKey, GroupState, OutboxGroup, OutboxSummary, Outcome, Tally
+from ita_ag_oase.store import history, outbox
 from ita_ag_oase.store.database import corrupt
+from ita_ag_oase.store.history import STATE
 from ita_ag_oase.store.outbox import DAMAGED, MAYBE, NOT_SAVED
 from ita_ag_oase.store.pieces import PIECE_COLUMNS
 
 # So long Exastro remembers a key.
 _REMEMBERED_SECONDS = 259_200
 
-_STATE = (
-    f"CASE WHEN g.parked_reason IS NOT NULL THEN '{GroupState.PARKED}' WHEN g.in_request = 1"
-    f" THEN '{GroupState.IN_FLIGHT}' ELSE '{GroupState.WAITING}' END"
-)
 # As the types that were written, whatever the disk made of them: a person shall see what is left.
 _NAME = "CAST(s.name AS TEXT)"
 _KEY = "CAST(g.key AS INTEGER)"
@@ -38,7 +35,7 @@ _FROM = " FROM groups g JOIN settings s ON s.number = g.setting"
 def summary(connection: sqlite3.Connection) -> list[OutboxSummary]:
     """Return how much of the outbox is in which state and why, by setting."""
     rows = connection.execute(
-        f"SELECT {_NAME} AS name, {_STATE} AS state, {_REASON} AS reason, count(*), sum({_EVENTS}), sum({_BYTES}),"
+        f"SELECT {_NAME} AS name, {STATE} AS state, {_REASON} AS reason, count(*), sum({_EVENTS}), sum({_BYTES}),"
         f" min({_SINCE}){_FROM} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     return [OutboxSummary(name, GroupState(state), *rest) for name, state, *rest in rows]
@@ -47,7 +44,7 @@ def summary(connection: sqlite3.Connection) -> list[OutboxSummary]:
 def chosen(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[OutboxGroup]:
     """Return the groups that are meant, the oldest key first, those without one last."""
     rows = connection.execute(
-        f"SELECT g.number, {_NAME}, {_KEY}, CAST(g.agent_name AS TEXT), {_STATE}, {_REASON}, {_PARKED_TIME}, {_SINCE},"
+        f"SELECT g.number, {_NAME}, {_KEY}, CAST(g.agent_name AS TEXT), {STATE}, {_REASON}, {_PARKED_TIME}, {_SINCE},"
         f" {_EVENTS}, {_BYTES}{_FROM} WHERE coalesce(s.name = ?, 1) AND coalesce(instr({_REASON}, ?), ?)"
         " ORDER BY g.key IS NULL, g.key, g.poll, g.first_event",
         (choice.setting_name, choice.reason, choice.reason is None),
@@ -71,8 +68,9 @@ def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tall
     """Have parked groups offered again, whatever else `choice.states` names; return how many."""
     groups = [group for group in chosen(connection, choice) if group.state is GroupState.PARKED]
     _require_rows(connection, groups)
+    history.note(connection, [group.number for group in groups], Outcome.RETRIED, now)
     for group in groups:
-        if group.reason == DAMAGED:
+        if group.reason == str(DAMAGED):
             # Whoever retries it wants it sent as it is.
             connection.execute("UPDATE pieces SET checksum = NULL WHERE group_number = ?", (group.number,))
         if _is_conclusive(connection, group.number, now):
@@ -82,7 +80,7 @@ def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tall
     return _tally(groups)
 
 
-def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[OutboxGroup] | None) -> Tally:
+def drop(connection: sqlite3.Connection, choice: GroupChoice, now: int, among: frozenset[OutboxGroup] | None) -> Tally:
     """Take groups out for good, but none in flight; return how many. `among` leaves out all but these, if unchanged."""
     groups = [
         group
@@ -90,7 +88,7 @@ def drop(connection: sqlite3.Connection, choice: GroupChoice, among: frozenset[O
         if group.state is not GroupState.IN_FLIGHT and (among is None or group in among)
     ]
     _require_rows(connection, groups)
-    outbox.drop(connection, [group.number for group in groups])
+    outbox.drop(connection, [group.number for group in groups], now)
     return _tally(groups)
 
 

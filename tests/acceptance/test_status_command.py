@@ -1,0 +1,57 @@
+"""How is the agent doing? The command status beside the real agent, and where it has ended."""
+
+import json
+import os
+import subprocess
+
+from ita_ag_oase.demo.exastro import DemoExastro
+from support import MODULE, PATIENCE_SECONDS, Deploy, ListSource, wait_for_all
+
+
+def test_it_tells_whether_the_agent_runs_and_what_its_store_holds(deploy: Deploy) -> None:
+    with ListSource("alarms", 3) as source, DemoExastro([source.row]) as exastro:
+        exastro.refuses = lambda event: event["id"] == 4
+        deployment = deploy(exastro, source.name, STATUS_PORT="0")
+        agent = deployment.start()
+        wait_for_all(agent, exastro, source)
+        agent.wait_until_delivered()
+        well = deployment.run("status")
+        assert (well.returncode, well.stdout.splitlines()[0], well.stderr) == (
+            0,
+            "● Running: This is what its store tells.",
+            "",
+        )
+        source.add(1)
+        agent.wait_for_line("batch_parked")
+        attention = deployment.run("status")
+        assert (attention.returncode, attention.stdout.splitlines()[1]) == (
+            1,
+            "  ▲ 1 event is parked and does not reach Exastro.",
+        )
+        agent.kill()
+        stopped = deployment.run("status", "--json")
+        told = json.loads(stopped.stdout)
+        (alarms,) = told["sources"]
+        assert (stopped.returncode, told["state"], alarms["ledger"]["parked"], told["outbox"]["waiting_events"]) == (
+            1,
+            "stopped",
+            1,
+            0,
+        )
+
+
+def test_the_store_alone_can_be_named_without_any_configuration(deploy: Deploy) -> None:
+    with ListSource("alarms", 3) as source, DemoExastro([source.row]) as exastro:
+        deployment = deploy(exastro, source.name)
+        agent = deployment.start()
+        wait_for_all(agent, exastro, source)
+        agent.wait_until_delivered()
+        named = subprocess.run(
+            [*MODULE, "status", "--store", str(deployment.store_file)],
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert (named.returncode, named.stdout.splitlines()[0]) == (0, "● Running: This is what its store tells.")
