@@ -45,7 +45,7 @@ image: ## build the image with docker, podman or buildah, whichever is there (TA
 	@./packaging/build-image $(if $(TAG),$(TAG))
 
 image-test: $(VENV)/.ready ## build the image on a base made from Debian and this Python, and run it (root and Debian needed)
-	@IMAGE_TEST=1 $(BIN)/pytest -n 0 tests/image
+	@IMAGE_TEST=1 $(BIN)/pytest -n 0 -s --timeout=900 tests/image
 
 screenshots: $(VENV)/.ready ## the pictures of the status page in docs/images (needs chromium, fonts-noto-cjk, pngquant)
 	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py

@@ -22,7 +22,7 @@ def main() -> int:
     try:
         return 0 if b" 200 " in _first_line(_reachable(address), int(port)) else 1
     except (OSError, ValueError) as err:
-        print(f"the agent's status page does not answer on port {port}: {err}", file=sys.stderr)
+        sys.stderr.write(f"the agent's status page does not answer on port {port}: {err}\n")
         return 1
 
 

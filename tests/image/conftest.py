@@ -4,31 +4,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from engine import Engine, mebibytes, wheels_in
 
+from images import Engine, Image, added_mebibytes, wheels_in
 from support import do_without
 
 collect_ignore_glob = [] if os.environ.get("IMAGE_TEST") else ["test_*.py"]
 
 _PROGRAMS = ("buildah", "debootstrap", "unshare")
-
-
-@dataclass(frozen=True)
-class Image:
-    """The built image: its files, what it says about itself, the digests of two builds, and its weight above the base.
-
-    `digests` are those of the OCI format, which has no place for the name of the machine that built it.
-    """
-
-    root: Path
-    config: dict[str, Any]
-    digests: tuple[str, str]
-    added_mebibytes: float
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +28,15 @@ def image() -> Iterator[Image]:
         folder = Path(name)
         engine = Engine(folder)
         engine.make_base()
-        base = mebibytes(engine.unpack(engine.base_name))
+        base = engine.unpack(engine.base_name)
         wheels = wheels_in(folder / "wheels")
         engine.build("ita-ag-oase:test", wheels)
         first, second = (engine.build(f"ita-ag-oase:{tag}", wheels, "--format", "oci") for tag in ("first", "second"))
         root = engine.unpack("ita-ag-oase:test")
+        added = added_mebibytes(root, base)
+        # What `make image-test` is asked for, too.
+        print(f"\nthe image adds {added:.1f} MiB to its base")
         try:
-            yield Image(root, engine.config("ita-ag-oase:test"), (first, second), mebibytes(root) - base)
+            yield Image(root, engine.config("ita-ag-oase:test"), (first, second), added)
         finally:
             engine.clean()

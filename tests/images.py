@@ -11,14 +11,28 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _BUILD_SECONDS = 900
 # What Python's own modules are linked with.
 _LIBRARIES = ("ca-certificates", "libbz2-1.0", "libffi8", "liblzma5", "libsqlite3-0", "libssl3", "libuuid1", "zlib1g")
 _LEFT_OUT = ("site-packages", "test", "idlelib", "tkinter", "turtledemo", "__pycache__", "config-*")
+
+
+@dataclass(frozen=True)
+class Image:
+    """The built image: its files, what it says about itself, the digests of two builds, and its weight above the base.
+
+    `digests` are those of the OCI format, which has no place for the name of the machine that built it.
+    """
+
+    root: Path
+    config: dict[str, Any]
+    digests: tuple[str, str]
+    added_mebibytes: float
 
 
 class Engine:
@@ -123,10 +137,11 @@ def first_process(process: subprocess.Popen[str]) -> int:
     return int(children[0])
 
 
-def mebibytes(folder: Path) -> float:
-    """Return how much the files of a folder hold."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return sum(path.stat().st_size for path in files) / 1_048_576
+def added_mebibytes(root: Path, base: Path) -> float:
+    """Return how much the files of an image hold that its base does not have; what it removed is not set against it."""
+    files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    added = (path for path in files if not (base / path.relative_to(root)).exists())
+    return sum(path.stat().st_size for path in added) / 1_048_576
 
 
 def wheels_in(folder: Path) -> Path:
@@ -149,7 +164,9 @@ def _run(*command: str, **environment: str) -> str:
         timeout=_BUILD_SECONDS,
     )
     if result.returncode:
-        raise AssertionError(f"{' '.join(command)}: {result.returncode}\n{result.stdout[-4_000:]}{result.stderr[-4_000:]}")
+        raise AssertionError(
+            f"{' '.join(command)}: {result.returncode}\n{result.stdout[-4_000:]}{result.stderr[-4_000:]}"
+        )
     return result.stdout.strip()
 
 
