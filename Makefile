@@ -44,7 +44,7 @@ image: ## build the image with docker, podman or buildah, whichever is there (TA
 image-test: $(VENV)/.ready ## build the image on a base made from Debian and this Python, and run it (root and Debian needed)
 	@IMAGE_TEST=1 $(BIN)/pytest -n 0 tests/image
 
-chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, the table of its README, golden renderings
+chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, tables of its README and the manual, golden renderings
 	@PYTHONPATH=tests $(BIN)/python -m chart_files
 
 lock: $(VENV)/.ready ## renew requirements*.txt within the ranges of pyproject.toml
