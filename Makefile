@@ -50,7 +50,7 @@ image-test: $(VENV)/.ready ## build the image on a base made from Debian and thi
 screenshots: $(VENV)/.ready ## the pictures of the status page in docs/images (needs chromium, fonts-noto-cjk, pngquant)
 	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
 
-chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, the table of its README, golden renderings
+chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, tables of its README and the manual, golden renderings
 	@PYTHONPATH=tests $(BIN)/python -m chart_files
 
 lock: $(VENV)/.ready ## renew requirements*.txt within the ranges of pyproject.toml
