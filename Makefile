@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check catalogs bench soak soak-model screenshots chart-golden lock clean
+.PHONY: help demo test check catalogs bench soak soak-model screenshots chart-golden image image-test lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,17 +41,25 @@ soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock 
 soak-model: $(VENV)/.ready ## the model of exactly-once delivery with many thousands of examples
 	$(BIN)/pytest -n 2 tests/unit/test_exactly_once.py --hypothesis-profile=soak
 
+image: ## build the image with docker, podman or buildah, whichever is there (TAG=name:tag)
+	@./packaging/build-image $(if $(TAG),$(TAG))
+
+image-test: $(VENV)/.ready ## build the image on a base made from Debian and this Python, and run it (root and Debian needed)
+	@IMAGE_TEST=1 $(BIN)/pytest -n 0 -s --timeout=900 tests/image
+
 screenshots: $(VENV)/.ready ## the pictures of the status page in docs/images (needs chromium, fonts-noto-cjk, pngquant)
 	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
 
-chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, the table of its README, golden renderings
+chart-golden: $(VENV)/.ready ## renew what is made from the chart: its values, tables of its README and the manual, golden renderings
 	@PYTHONPATH=tests $(BIN)/python -m chart_files
 
-lock: $(VENV)/.ready ## renew requirements.txt and requirements-dev.txt within the ranges of pyproject.toml
+lock: $(VENV)/.ready ## renew requirements*.txt within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 		--python-version 3.11 --quiet --output-file requirements.txt pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 		--python-version 3.11 --quiet --group dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		--python-version 3.11 --quiet --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,7 +1,8 @@
 """The files of the chart that are made from others: `make chart-golden` writes them, a test compares them.
 
-The values of the whole chart are those of the agent's chart, one level deeper; the README's table is what the comments
-there say; the golden renderings are what helm makes of the shapes.
+The values of the whole chart are those of the agent's chart, one level deeper; the tables of the README and of the
+manual, which has rows of its own for some values, are what the comments there say; the golden renderings are what helm
+makes of the shapes.
 """
 
 import json
@@ -17,6 +18,7 @@ from helm import AGENT_CHART, CHART, template
 
 VALUES = CHART / "values.yaml"
 README = CHART / "README.md"
+MANUAL = CHART.parent / "docs" / "kubernetes.md"
 
 _FOLDER = Path(__file__).parent / "chart"
 SHAPES = sorted((_FOLDER / "shapes").glob("*.yaml"))
@@ -79,7 +81,8 @@ def undescribed() -> list[str]:
 def made() -> dict[Path, str]:
     """Return the text of each file that is made from others."""
     golden = {_FOLDER / "golden" / shape.name: _golden(shape) for shape in SHAPES}
-    return {VALUES: _values(), README: _readme(), **golden}
+    pages = {README: _with_table(README, _rows(parameters())), MANUAL: _with_table(MANUAL, _rows(_further()))}
+    return {VALUES: _values(), **pages, **golden}
 
 
 def _values() -> str:
@@ -124,15 +127,21 @@ def _at(values: Any, path: str) -> Any:
     return values
 
 
-def _readme() -> str:
-    text = README.read_text(encoding="utf-8")
+def _further() -> list[Parameter]:
+    """Return what the manual has no row of its own for, as it spells paths."""
+    own = re.findall(r"^\| `([\w.-]+)`", MANUAL.read_text(encoding="utf-8").partition(_BEGIN)[0], re.MULTILINE)
+    told = [parameter._replace(path=parameter.path.replace("[]", "")) for parameter in parameters()]
+    return [parameter for parameter in told if not any(f"{row}.".startswith(f"{parameter.path}.") for row in own)]
+
+
+def _with_table(page: Path, rows: str) -> str:
+    text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(_BEGIN)], text[text.index(_END) :]
-    return f"{before}{_BEGIN}\n{_table()}\n{after}"
+    return f"{before}{_BEGIN}\n| Value | Default | What it does |\n|---|---|---|\n{rows}\n{after}"
 
 
-def _table() -> str:
-    told = parameters()
-    rows = ["| Value | Default | What it does |\n|---|---|---|\n"]
+def _rows(told: list[Parameter]) -> str:
+    rows = []
     for parameter in told:
         has_parts = any(other.path.startswith((f"{parameter.path}.", f"{parameter.path}[")) for other in told)
         default = "unset" if parameter.default is None else "" if has_parts else f"`{parameter.default}`"

@@ -164,7 +164,7 @@ class Cluster:
         self._releases.write_text("[]", encoding="utf-8")
         access = folder / "kubeconfig.json"
         access.write_text(json.dumps(_access(url)), encoding="utf-8")
-        self._environment = {
+        self.environment = {
             "KUBECONFIG": str(access),
             "HELM_DRIVER": "memory",
             "HELM_MEMORY_DRIVER_DATA": str(self._releases),
@@ -182,21 +182,28 @@ class Cluster:
 
     def upgrade(self, *, defaults: Values, given: Values) -> Rendering:
         """Return what `helm upgrade --reuse-values` makes of a release of a chart that had these defaults."""
-        release = {
-            "name": RELEASE,
-            "namespace": NAMESPACE,
-            "version": 1,
-            "info": {"status": "deployed"},
-            "chart": {"metadata": {"name": RELEASE, "version": "2.7.3", "apiVersion": "v2"}, "values": defaults},
-            "config": given,
-        }
-        self._releases.write_text(json.dumps([release]), encoding="utf-8")
+        self.hold_release(defaults=defaults, given=given)
         told = self._dry_run(["upgrade", RELEASE, str(CHART), "--reuse-values", "--output", "json"], {})
         return _rendering(Outcome(0, json.loads(told.out)["manifest"], ""))
 
+    def hold_release(self, *, defaults: Values, given: Values, revisions: int = 1) -> None:
+        """Let there be a release of a chart that had these defaults, so many times; the last revision is in use."""
+        releases = [
+            {
+                "name": RELEASE,
+                "namespace": NAMESPACE,
+                "version": number,
+                "info": {"status": "deployed" if number == revisions else "superseded"},
+                "chart": {"metadata": {"name": RELEASE, "version": "2.7.3", "apiVersion": "v2"}, "values": defaults},
+                "config": given,
+            }
+            for number in range(1, revisions + 1)
+        ]
+        self._releases.write_text(json.dumps(releases), encoding="utf-8")
+
     def _dry_run(self, arguments: Sequence[str], values: Values) -> Outcome:
         command = [*arguments, "--namespace", NAMESPACE, "--dry-run=client"]
-        ended = run(command, values=values, environment=self._environment)
+        ended = run(command, values=values, environment=self.environment)
         if ended.code:
             raise AssertionError(ended.err)
         return ended

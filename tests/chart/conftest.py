@@ -1,14 +1,31 @@
 """What tests of the chart share."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from helm import Cluster, cluster
+from ita_ag_oase.settings import Settings, load
 
 
 @pytest.fixture(name="cluster")
 def _cluster(tmp_path: Path) -> Iterator[Cluster]:
     with cluster(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def load_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], Settings]:
+    """Return what loads the agent's settings from these variables and no others."""
+
+    def load_from(variables: Mapping[str, str]) -> Settings:
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
+                patch.delenv(name)
+            for name, value in {**variables, "ENVFILEPATH": os.devnull}.items():
+                patch.setenv(name, value)
+            return load()
+
+    return load_from

@@ -1,5 +1,6 @@
 """The chart against the program that it installs: variables, store, ports."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,11 @@ import yaml
 
 from chart_files import SHAPES
 from helm import Rendering, agent, agents, render
-from ita_ag_oase.settings import Settings, load
+from ita_ag_oase.settings import Settings
+
+Load = Callable[[Mapping[str, str]], Settings]
 
 _SECRET_FILE = "EXASTRO_PASSWORD_FILE"
-
-
-def _loaded(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Return the configuration that the program makes of these variables and no others."""
-    with monkeypatch.context() as environment:
-        for name in Settings.model_fields:
-            environment.delenv(name.upper(), raising=False)
-        for name, value in variables.items():
-            environment.setenv(name, value)
-        return load()
 
 
 def _shape(path: Path) -> Rendering:
@@ -28,12 +21,10 @@ def _shape(path: Path) -> Rendering:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.stem)
-def test_the_program_accepts_what_it_gets_and_is_where_the_pod_looks(
-    shape: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_program_accepts_what_it_gets_and_is_where_the_pod_looks(shape: Path, load_from: Load) -> None:
     rendering = _shape(shape)
     for container in rendering.containers.values():
-        settings = _loaded(rendering.variables(container), monkeypatch)
+        settings = load_from(rendering.variables(container))
         mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
         assert (settings.status_address, settings.status_port) == ("0.0.0.0", container["ports"][0]["containerPort"])
         assert str(settings.storagepath) in mounted
@@ -41,9 +32,9 @@ def test_the_program_accepts_what_it_gets_and_is_where_the_pod_looks(
         assert "/tmp" in mounted
 
 
-def test_agents_of_a_pod_have_stores_and_identities_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agents_of_a_pod_have_stores_and_identities_of_their_own(load_from: Load) -> None:
     rendering = render(agents(agent("a"), agent("b")))
-    settings = [_loaded(rendering.variables(found), monkeypatch) for found in rendering.containers.values()]
+    settings = [load_from(rendering.variables(found)) for found in rendering.containers.values()]
     assert [str(found.store_path) for found in settings] == [
         "/storage/org1/ws1/sqlite/ag_oase_a.sqlite3",
         "/storage/org1/ws1/sqlite/ag_oase_b.sqlite3",
