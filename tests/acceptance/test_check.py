@@ -129,13 +129,19 @@ class TestHealthy:
                 "正常         alarms: テンプレートを展開できました。",
                 "正常         alarms: SOURCE に接続できました。",
                 "正常         alarms: ポーリングに応答がありました (ステータス 200、140 バイト)。",
-                "エラー       alarms: 応答に RESPONSE_KEY 'nothing' の値がありません。 [対処] RESPONSE_KEY に、"
-                "イベントのある位置を指定してください。",
+                (
+                    "エラー       alarms: 応答に RESPONSE_KEY 'nothing' の値がありません。 [対処] RESPONSE_KEY に、"
+                    "イベントのある位置を指定してください。"
+                ),
                 "正常         alarms: イベントが 1 件あり、新規は 1 件です。",
-                "警告         mails: エージェントの収集対象ではありません。 [対処] 収集する場合は "
-                "EVENT_COLLECTION_SETTINGS_NAMES に追加してください。",
-                "エラー       mails: このイベント収集設定は Exastro にないか、廃止されています。 [対処] "
-                "EVENT_COLLECTION_SETTINGS_NAMES を確認するか、Exastro の画面で復活させてください。",
+                (
+                    "警告         mails: エージェントの収集対象ではありません。 [対処] 収集する場合は "
+                    "EVENT_COLLECTION_SETTINGS_NAMES に追加してください。"
+                ),
+                (
+                    "エラー       mails: このイベント収集設定は Exastro にないか、廃止されています。 [対処] "
+                    "EVENT_COLLECTION_SETTINGS_NAMES を確認するか、Exastro の画面で復活させてください。"
+                ),
                 "正常         Exastro: このマシンの時計は Exastro の時計と一致しています。",
                 "正常 13 件、警告 1 件、エラー 2 件、未確認 0 件",
             ],

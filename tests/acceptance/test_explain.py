@@ -90,9 +90,11 @@ def test_it_is_told_in_japanese(deploy: Deploy) -> None:
     assert (unknown.returncode, unknown.stdout, unknown.stderr) == (
         1,
         "",
-        "イベント収集設定 alarms に、ID 3 のイベントの記録はありません。収集していないか、EVENT_ID_RETENTION_SECONDS の間"
-        "どの応答にも含まれなかったため、記録が削除されています。収集元が付けた ID、_exastro_oase_event_id、メールの "
-        "Message-ID のいずれかを指定してください。\n",
+        (
+            "イベント収集設定 alarms に、ID 3 のイベントの記録はありません。収集していないか、"
+            "EVENT_ID_RETENTION_SECONDS の間どの応答にも含まれなかったため、記録が削除されています。"
+            "収集元が付けた ID、_exastro_oase_event_id、メールの Message-ID のいずれかを指定してください。\n"
+        ),
     )
 
 

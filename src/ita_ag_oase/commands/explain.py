@@ -54,7 +54,7 @@ def _print(console: Console, life: EventLife) -> None:
     state = _state(life)
     text = _NOW.get(state, _NOT_KNOWN) if state else _NOT_KNOWN
     if not life.is_certain:
-        text = Text("the agent made this id up, for want of EVENT_ID_KEY: here is all that its poll of that moment brought")
+        text = Text("the agent made this id up, for want of EVENT_ID_KEY: here is all that its poll brought")
     colour = _COLOURS.get(state) if state else None
     console.say(Text("{setting}: {text}", setting=life.setting_name, text=text), colour=colour)
     for step in _steps(life):
