@@ -17,7 +17,7 @@ from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import PASSWORD, USERNAME, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
-from support import Deploy, ListSource, ScriptedSource, arrived, deliver_once, self_signed, wait_for_all
+from support import Deploy, Deployment, ListSource, ScriptedSource, arrived, deliver_once, self_signed, wait_for_all
 from wires import TlsRelay
 
 # Little enough for any machine that runs tests to have.
@@ -62,6 +62,16 @@ def _place(url: str) -> str:
     return url.partition("//")[2]
 
 
+def _places(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> dict[str, str]:
+    """Return what is another at each run, by name: the store's file before the folder that it is in."""
+    return {
+        "STORE": str(deployment.store_file),
+        "EXASTRO": _place(exastro.url),
+        "SOURCE": _place(source.url),
+        "FOLDER": str(deployment.store_file.parents[4]),
+    }
+
+
 def _unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -84,9 +94,7 @@ class TestHealthy:
     ) -> None:
         deployment = deploy(exastro, source.name, **_ROOM)
         done = deployment.run("check")
-        folder = str(deployment.store_file.parents[4])
-        names = {"STORE": str(deployment.store_file), "EXASTRO": _place(exastro.url), "SOURCE": _place(source.url)}
-        assert (done.returncode, _lines(done, **names, FOLDER=folder)) == (
+        assert (done.returncode, _lines(done, **_places(deployment, exastro, source))) == (
             0,
             [
                 "ok           configuration: it can be used; the settings are alarms",
@@ -113,9 +121,7 @@ class TestHealthy:
         deployment = deploy(exastro, source.name, **_ROOM, LANGUAGE="ja")
         exastro.rows[:] = [{**source.row, "RESPONSE_KEY": "nothing"}]
         done = deployment.run("check", source.name, "mails")
-        folder = str(deployment.store_file.parents[4])
-        names = {"STORE": str(deployment.store_file), "EXASTRO": _place(exastro.url), "SOURCE": _place(source.url)}
-        assert (done.returncode, _lines(done, **names, FOLDER=folder)) == (
+        assert (done.returncode, _lines(done, **_places(deployment, exastro, source))) == (
             1,
             [
                 "正常         設定: 問題ありません。収集対象のイベント収集設定は alarms です。",

@@ -17,6 +17,15 @@ from ita_ag_oase.demo.mailbox import Mailbox, MailServer
 from support import Deploy, Deployment, ListSource, ScriptedSource, deliver_once
 
 _AGENT = re.compile(r"python-httpx/[\d.]+")
+_REQUEST = (
+    "  GET http://SOURCE/events",
+    "  host: SOURCE",
+    "  connection: keep-alive",
+    "  user-agent: python-httpx",
+    "  accept: application/json, */*;q=0.5",
+    "  accept-encoding: gzip",
+    "  authorization: ********",
+)
 
 
 @pytest.fixture
@@ -60,13 +69,7 @@ def test_request_answer_and_events_are_shown(deploy: Deploy, exastro: DemoExastr
             "last fetched time: N (T)",
             "",
             "request",
-            "  GET http://SOURCE/events",
-            "  host: SOURCE",
-            "  connection: keep-alive",
-            "  user-agent: python-httpx",
-            "  accept: application/json, */*;q=0.5",
-            "  accept-encoding: gzip",
-            "  authorization: ********",
+            *_REQUEST,
             "",
             "answer",
             "  200 application/json",
@@ -102,13 +105,7 @@ def test_it_is_shown_in_japanese(deploy: Deploy, exastro: DemoExastro, source: L
             "最終取得N",
             "",
             "リクエスト",
-            "  GET http://SOURCE/events",
-            "  host: SOURCE",
-            "  connection: keep-alive",
-            "  user-agent: python-httpx",
-            "  accept: application/json, */*;q=0.5",
-            "  accept-encoding: gzip",
-            "  authorization: ********",
+            *_REQUEST,
             "",
             "応答",
             "  200 application/json",
