@@ -170,8 +170,8 @@ def test_a_healthy_agent_is_told_in_japanese() -> None:
     assert [section.text for name in ("title", "header", "nav", "footer") for section in found.all(name)] == [
         "正常 · oase-agent-tokyo-1",
         "Exastro OASE エージェント oase-agent-tokyo-1 2026-04-15 10:30:12 JST 30 秒ごとに自動更新 停止",
-        "収集元 5 件が正常 アウトボックス 空 Exastro 接続可 ストア 使用率 4% 台帳 整合 エージェント 稼働中",
-        "時刻は JST です。 プログラム用: /status.json /metrics",
+        "収集元 5 件が正常 アウトボックス 空 Exastro 接続可 ストア 使用率 4% 収支 一致 エージェント 稼働中",
+        "時刻のタイムゾーン: JST プログラム用: /status.json /metrics",
     ]
     assert rows_of(found)[-1] == [
         "障害通知メール メール",
