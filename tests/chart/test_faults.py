@@ -171,6 +171,7 @@ _ACCOUNTS = [
     pytest.param({"create": True, "name": "mine"}, ["mine"], "mine", id="made-under-a-name"),
     pytest.param({"create": False, "name": "mine"}, [], "mine", id="there-already"),
     pytest.param({"create": False}, [], "default", id="none"),
+    pytest.param({"create": "false"}, [], "default", id="none-by-a-text"),
     pytest.param(None, [], "default", id="null"),
 ]
 
