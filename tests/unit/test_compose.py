@@ -27,6 +27,7 @@ _VARIABLES = {
 
 def test_the_image_is_of_the_version_of_the_project() -> None:
     assert _SERVICE["image"] == f"${{IMAGE:-docker.io/exastro/exastro-it-automation-ag-oase:{__version__}}}"
+    assert _SERVICE["build"] == {"context": ".", "args": {"VERSION": __version__}}
 
 
 def test_the_container_has_no_rights_and_writes_where_it_may() -> None:
