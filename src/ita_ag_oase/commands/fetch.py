@@ -42,11 +42,11 @@ from ita_ag_oase.observability.logs import configure
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.imap_server import server_of
 from ita_ag_oase.store.saving import as_delivered
-from ita_ag_oase.text import Text, counted
+from ita_ag_oase.text import Text, counted, shorten
 
 _INDENT = "  "
 # Of an answer that cannot be read.
-_BEGIN_BYTES = 200
+_BEGIN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ async def _fetch(console: Console, settings: Settings, wish: Wish, *, as_json: b
     zone = clock.zone(settings.tz)
     cursor = _cursor(kept, setting, wish.since, now=now, zone=zone)
     found = await _poll(settings, kept, setting, cursor, now)
+    for secret in {secret for exchange in found.exchanges for secret in hiding.credentials_of(exchange)}:
+        console.redactor.add(secret)
     view = _View(console, setting, cursor, found, zone=zone, shown_events=wish.shown_events)
     if as_json:
         console.json({"from": origin, **view.as_object()})
@@ -278,8 +280,9 @@ class _View:
             size = counted("{count} byte", "{count} bytes", count=len(answer.body))
             self._line(Text("{size} in {seconds:.3f} s", size=size, seconds=found.seconds))
             if found.error is not None:
-                begin = bytes(answer.body[:_BEGIN_BYTES]).decode(errors="replace")
-                self._line(Text("it begins with {begin!r}", begin=begin))
+                # In no character set does a character take more bytes.
+                begin = json_text.decoded(answer.body[: 4 * _BEGIN_CHARACTERS + 4], answer.charset)
+                self._line(Text("it begins with {begin!r}", begin=shorten(begin, _BEGIN_CHARACTERS)))
             elif self._setting.response_key:
                 self._line(_where_key_led(self._setting, answer))
 
