@@ -340,6 +340,7 @@ SECRET = "s3cr/t+\"quoted\" & 'é' 監\\n\nx"
             repr(json.dumps(SECRET, ensure_ascii=False).encode()), f"b'\"{MASK}\"'", id="in a quoted word's bytes"
         ),
         pytest.param(f"<p>{html.escape(SECRET)}</p>", f"<p>{MASK}</p>", id="in HTML"),
+        pytest.param(html.escape(json.dumps(SECRET)), f"&quot;{MASK}&quot;", id="in JSON in HTML"),
         pytest.param(SECRET.encode().decode("latin-1"), MASK, id="in the wrong character set"),
         pytest.param(SECRET.encode("ascii", "ignore").decode(), MASK, id="without what is no ASCII"),
         pytest.param(base64.b64encode(SECRET.encode()).decode(), MASK, id="base64"),
@@ -363,8 +364,9 @@ def test_a_secret_is_taken_out_in_every_form(text: str, redacted: str) -> None:
 
 def test_a_secret_is_taken_out_of_a_url_that_httpx_made_of_it() -> None:
     redactor = Redactor()
-    redactor.add("p/ss w\\rd^`{|}<é>")
-    assert redactor.redact(str(httpx.URL("http://h?k=p/ss w\\rd^`{|}<é>&l"))) == f"http://h?k={MASK}&l"
+    redactor.add("p/ss w\\rd^`{|}<é>%zz%20%e")
+    url = httpx.URL("http://h/p/ss w\\rd^`{|}<é>%zz%20%e/x?k=p/ss w\\rd^`{|}<é>%zz%20%e&l")
+    assert redactor.redact(str(url)) == f"http://h/{MASK}/x?k={MASK}&l"
 
 
 _LONG = "k7/Pq\"w2'Zx+m9=Rt5ä" * 30
@@ -390,6 +392,13 @@ def test_the_beginning_of_a_secret_is_taken_out_where_a_text_was_shortened(
     before = whole[: whole.index("k7") if "k7" in whole else 0]
     shortened = shorten(f"said: {whole}", 7 + len(before) + left)
     assert redactor.redact(f"({shortened}): check it") == f"(said: {before}{MASK}…): check it"
+
+
+def test_another_secret_within_the_beginning_of_one_leaves_no_rest() -> None:
+    redactor = Redactor()
+    for secret in ("before-hidden-behind", "hidden"):
+        redactor.add(secret)
+    assert redactor.redact("(before-hidden-be…) hidden…") == f"({MASK}…) {MASK}…"
 
 
 def test_what_is_shortened_elsewhere_than_in_a_secret_stays() -> None:

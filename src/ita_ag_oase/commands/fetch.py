@@ -5,7 +5,7 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -98,6 +98,9 @@ async def _fetch(console: Console, settings: Settings, wish: Wish, *, as_json: b
     found = await _poll(settings, kept, setting, cursor, now)
     for secret in {secret for exchange in found.exchanges for secret in hiding.credentials_of(exchange)}:
         console.redactor.add(secret)
+    # Known secrets first: one with an ampersand is more than the value that a name hides.
+    shown = [replace(exchange, url=console.redactor.redact(exchange.url)) for exchange in found.exchanges]
+    found = replace(found, exchanges=shown)
     view = _View(console, setting, cursor, found, zone=zone, shown_events=wish.shown_events)
     if as_json:
         console.json({"from": origin, **view.as_object()})
@@ -282,7 +285,9 @@ class _View:
             if found.error is not None:
                 # In no character set does a character take more bytes.
                 begin = json_text.decoded(answer.body[: 4 * _BEGIN_CHARACTERS + 4], answer.charset)
-                self._line(Text("it begins with {begin!r}", begin=shorten(begin, _BEGIN_CHARACTERS)))
+                # Without secrets before it is quoted, which is a way of writing them more.
+                begin = self._console.told(shorten(begin, _BEGIN_CHARACTERS))
+                self._line(Text("it begins with {begin!r}", begin=begin))
             elif self._setting.response_key:
                 self._line(_where_key_led(self._setting, answer))
 

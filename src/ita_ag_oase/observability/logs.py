@@ -39,8 +39,9 @@ _TOLD_CHARACTERS = 512
 # So is what a library says.
 _LIBRARY_CHARACTERS = 1_000
 _PERCENT = re.compile("%[0-9A-F]{2}")
-# What httpx leaves as it is in a query.
-_QUERY_SAFE = "!$&'()*+,;=:@/?[\\]^`{|}"
+# What httpx leaves as it is in a path, and in a query.
+_PATH_SAFE = "!$%&'()*+,;=:@/[\\]^|"
+_QUERY_SAFE = f"{_PATH_SAFE}?`{{}}"
 
 
 class Redactor:
@@ -71,13 +72,14 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return the text without any secret."""
+        # The beginnings first: what is within one may be another secret.
+        text = self._without_beginnings(text) if SHORTENED in text else text
         for form in self._forms_up_to(len(text)):
             if form in text:
                 text = text.replace(form, MASK)
         for pattern in self._short_forms:
             text = pattern.sub(MASK, text)
-        text = _WEB_TOKEN_PART.sub(MASK, text)
-        return self._without_beginnings(text) if SHORTENED in text else text
+        return _WEB_TOKEN_PART.sub(MASK, text)
 
     def redact_value(self, value: Any) -> Any:
         """Return what the value says without any secret, made of what JSON knows; keys are texts."""
@@ -117,13 +119,20 @@ def _longest_first(form: str) -> int:
 
 def _forms(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "replace")
-    plain = {secret, html.escape(secret), html.escape(secret, quote=False), *_in_python(secret), *_in_json(secret)}
-    # JSON within JSON is escaped twice, and so is what a mail server quotes of a command.
-    escaped = {twice for form in plain for twice in (*_in_python(form), *_in_json(form))}
+    plain = {secret, *_escaped(secret)}
+    # JSON within JSON or HTML is escaped twice, and so is what a mail server quotes of a command.
+    escaped = {twice for form in plain for twice in _escaped(form)}
     # What libraries make of bytes that are no ASCII.
     wrong = {raw.decode("latin-1"), secret.encode("ascii", "ignore").decode()}
     long_wrong = {form for form in wrong if len(form) >= 2 * _SHORT_CHARACTERS}
     return plain | escaped | long_wrong | set(_percent_forms(raw)) | set(_base64_forms(raw))
+
+
+def _escaped(text: str) -> Iterator[str]:
+    yield html.escape(text)
+    yield html.escape(text, quote=False)
+    yield from _in_python(text)
+    yield from _in_json(text)
 
 
 def _in_python(text: str) -> Iterator[str]:
@@ -143,7 +152,7 @@ def _in_json(text: str) -> Iterator[str]:
 
 
 def _percent_forms(raw: bytes) -> Iterator[str]:
-    once = {quote(raw, safe=safe) for safe in ("", "/", _QUERY_SAFE)} | {quote_plus(raw)}
+    once = {quote(raw, safe=safe) for safe in ("", "/", _PATH_SAFE, _QUERY_SAFE)} | {quote_plus(raw)}
     for form in once | {quote(form, safe="") for form in once}:
         yield form
         yield _PERCENT.sub(lambda code: code[0].lower(), form)
