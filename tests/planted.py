@@ -35,6 +35,8 @@ def forms(secret: str) -> Iterator[tuple[str, str]]:
     """Yield every form of a secret that is looked for, behind its name."""
     raw = secret.encode()
     yield "raw", secret
+    # As what makes no difference between small and capital letters could leave it.
+    yield "small letters", secret.lower()
     yield "repr", repr(secret)[1:-1]
     yield "repr of bytes", repr(raw)[2:-1]
     yield "JSON", json.dumps(secret)[1:-1]

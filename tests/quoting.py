@@ -29,8 +29,8 @@ COLUMNS: Mapping[str, str] = {
     "SECRET_ACCESS_KEY": base64.b64encode(odd_secret("SECRET_ACCESS_KEY").encode()).decode(),
     "SECRET_ACCESS_KEY, wrong": odd_secret("wrong SECRET_ACCESS_KEY"),
 }
-# These are in clear in a row, and so in the copies of it. In ASCII: the code of one Japanese letter would be a part that
-# all secrets with it have in common.
+# These are in clear in a row, and so in its copies. In ASCII, since all secrets with a Japanese letter have its code in
+# common, and that is long enough to be found.
 LITERALS: Mapping[str, str] = {
     "PROXY": odd_secret("PROXY", is_ascii=True),
     "PROXY, SOCKS": odd_secret("SOCKS", is_ascii=True),
@@ -97,7 +97,7 @@ class Outside:
         yield "moved", f"{self.source}/moved", {**post, "RESPONSE_KEY": "abs(said)"}
         yield "literals", f"{self.source}/page", post
         yield "user", f"{self.source.replace('//', f'//oper:{user}@')}/page?token={query}", {}
-        yield "no-url", f"http://oper:{user}@[/?token={query}", {}
+        yield "no-url", f"http://oper:{user}@source.test:port/?token={query}", {}
         yield "proxy", "http://source.test/", {"PROXY": self.proxy.replace("//", f"//oper:{proxy}@")}
         yield "tunnel", "https://source.test/", {"PROXY": self.tunnel.replace("//", f"//oper:{proxy}@")}
         yield "no-proxy", "http://source.test/", {"PROXY": f"ftp://oper:{proxy}@127.0.0.1"}

@@ -104,10 +104,11 @@ async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
     Raises AnswerTooLarge as soon as it is more, however little was received, and AnswerUnreadable for another coding
     than gzip, or where the compressed text is broken or ends too early.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    given = response.headers.get("content-encoding", "identity").strip()
+    encoding = given.lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
         raise AnswerUnreadable(
-            Text("it is coded as {encoding!r}, which was not asked for", encoding=shorten(encoding, 20))
+            Text("it is coded as {encoding!r}, which was not asked for", encoding=shorten(given, 20))
         )
     body = bytearray()
     inflate = _Gunzip(max_bytes) if "gzip" in encoding else None
