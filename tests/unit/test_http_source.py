@@ -336,6 +336,10 @@ class TestRequest:
         (name,) = header
         assert type(err) is SourceUnreadable
         assert str(err) == f"REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro"
+
+    async def test_the_name_of_what_no_header_can_hold_is_cut(self) -> None:
+        err = await _error(request_header=json.dumps({"x " * 99: ""}))
+        assert str(err) == f"REQUEST_HEADER {('x ' * 20)[:39] + '…'!r} holds what no header can: mend it in Exastro"
         assert err.reason is Reason.PARAMETER
 
     @pytest.mark.parametrize(
@@ -525,6 +529,13 @@ class TestAnswer:
                 Reason.HTTP_STATUS,
                 "http://source.test answered 599: it cannot serve now",
                 id="599",
+            ),
+            pytest.param(
+                httpx.Response(401, extensions={"reason_phrase": b"No hidden-token"}),
+                SourceRejected,
+                Reason.UNAUTHORIZED,
+                "http://source.test answered 401 Unauthorized: check the credentials of the setting",
+                id="401 that quotes what it was sent",
             ),
             pytest.param(
                 _answer(302),

@@ -17,7 +17,7 @@ from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejecte
 from ita_ag_oase.model import CollectionSetting, Cursor, Destination, Exchange, Payload, RequestMethod
 from ita_ag_oase.sources.http_auth import auth_of
 from ita_ag_oase.sources.templates import Template, TemplateNames
-from ita_ag_oase.text import Text
+from ita_ag_oase.text import Text, shorten
 
 CONNECT_SECONDS = 12.0
 READ_SECONDS = 30.0
@@ -309,7 +309,7 @@ def _header(name: str, value: Any) -> tuple[str, bytes]:
     text = (value if isinstance(value, str) else json.dumps(value)).strip(" ")
     if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
         raise SourceUnreadable(
-            Text("REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro", name=name[:40]),
+            Text("REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro", name=shorten(name, 40)),
             reason=Reason.PARAMETER,
         )
     return name.lower(), text.encode("latin-1")
@@ -382,7 +382,9 @@ def _strip(request: httpx.Request) -> None:
 
 def _refusal(place: str, response: httpx.Response) -> AgentError:
     status = response.status_code
-    words = Text("{place} answered {status}", place=place, status=f"{status} {response.reason_phrase}".rstrip())
+    # Not the source's own phrase, which may hold anything.
+    phrase = httpx.codes.get_reason_phrase(status)
+    words = Text("{place} answered {status}", place=place, status=f"{status} {phrase}".rstrip())
     if status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         reason = Reason.THROTTLED if status == httpx.codes.TOO_MANY_REQUESTS else Reason.HTTP_STATUS
         wait = transport.retry_after_seconds(response, clock.now())
