@@ -1,6 +1,7 @@
 """What stands between a mail client and its server: a relay that counts and cuts, a SOCKS5 proxy, a scripted server."""
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -104,7 +105,7 @@ class TlsRelay(Listener):
             self._context.wrap_socket(client, server_side=True) as unwrapped,
             socket.create_connection(("127.0.0.1", self._port)) as server,
         ):
-            _join(unwrapped, server, bool, bool)
+            _take_turns(unwrapped, server)
 
 
 class SocksServer(Listener):
@@ -164,6 +165,19 @@ def _join(
     returning.start()
     _carry(client, server, forth)
     returning.join()
+
+
+def _take_turns(client: ssl.SSLSocket, server: socket.socket) -> None:
+    """Carry bytes both ways in one thread, since OpenSSL takes no reading and writing at once on a connection."""
+    while True:
+        # What was decrypted already makes no socket readable.
+        ready = [client] if client.pending() else select.select([client, server], [], [])[0]
+        for source, target in ((client, server), (server, client)):
+            if source in ready:
+                data = source.recv(65_536)
+                if not data:
+                    return
+                target.sendall(data)
 
 
 def _carry(source: socket.socket, target: socket.socket, goes_on: Callable[[bytes], bool]) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import certifi
 import httpx
 
+from ita_ag_oase import __version__
 from ita_ag_oase.errors import Reason
 from ita_ag_oase.text import Text
 
 # The only coding that is asked for, since it can be undone a piece at a time within a bound.
 ACCEPTED_ENCODING = "gzip"
+# By which the logs of Exastro and of sources tell the agent from others (RFC 9110 section 10.1.5).
+USER_AGENT = f"ita-ag-oase/{__version__}"
 _RETRY_AFTER_MAX_SECONDS = 3_600.0
 _STEP_BYTES = 262_144
 # Characters of the other side's own words in a message.

@@ -17,7 +17,7 @@ from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import PASSWORD, USERNAME, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
-from support import Deploy, ListSource, ScriptedSource, arrived, deliver_once, self_signed, wait_for_all
+from support import Deploy, Deployment, ListSource, ScriptedSource, arrived, deliver_once, self_signed, wait_for_all
 from wires import TlsRelay
 
 # Little enough for any machine that runs tests to have.
@@ -62,6 +62,16 @@ def _place(url: str) -> str:
     return url.partition("//")[2]
 
 
+def _places(deployment: Deployment, exastro: DemoExastro, source: ListSource) -> dict[str, str]:
+    """Return what is another at each run, by name: the store's file before the folder that it is in."""
+    return {
+        "STORE": str(deployment.store_file),
+        "EXASTRO": _place(exastro.url),
+        "SOURCE": _place(source.url),
+        "FOLDER": str(deployment.store_file.parents[4]),
+    }
+
+
 def _unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -84,9 +94,7 @@ class TestHealthy:
     ) -> None:
         deployment = deploy(exastro, source.name, **_ROOM)
         done = deployment.run("check")
-        folder = str(deployment.store_file.parents[4])
-        names = {"STORE": str(deployment.store_file), "EXASTRO": _place(exastro.url), "SOURCE": _place(source.url)}
-        assert (done.returncode, _lines(done, **names, FOLDER=folder)) == (
+        assert (done.returncode, _lines(done, **_places(deployment, exastro, source))) == (
             0,
             [
                 "ok           configuration: it can be used; the settings are alarms",
@@ -108,6 +116,42 @@ class TestHealthy:
             ],
         )
         assert list(deployment.store_file.parents[4].iterdir()) == []
+
+    def test_it_is_told_in_japanese(self, deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
+        deployment = deploy(exastro, source.name, **_ROOM, LANGUAGE="ja")
+        exastro.rows[:] = [{**source.row, "RESPONSE_KEY": "nothing"}]
+        done = deployment.run("check", source.name, "mails")
+        assert (done.returncode, _lines(done, **_places(deployment, exastro, source))) == (
+            1,
+            [
+                "正常         設定: 問題ありません。収集対象のイベント収集設定は alarms です。",
+                "正常         ストア: FOLDER に書き込み可能で、ロックも機能します。",
+                "正常         ストア: STORE はまだ作成されていません。",
+                "正常         ストア: ボリュームに、ストアの上限 16 MiB までの空きがあります。",
+                "正常         Exastro: EXASTRO に接続できました。",
+                "正常         Exastro: リフレッシュトークンで認証できました。",
+                "正常         Exastro: イベント収集設定を取得できました。",
+                "正常         alarms: Exastro にあり、使用できます。",
+                "正常         alarms: テンプレートを展開できました。",
+                "正常         alarms: SOURCE に接続できました。",
+                "正常         alarms: ポーリングに応答がありました (ステータス 200、140 バイト)。",
+                (
+                    "エラー       alarms: 応答に RESPONSE_KEY 'nothing' の値がありません。 [対処] RESPONSE_KEY に、"
+                    "イベントのある位置を指定してください。"
+                ),
+                "正常         alarms: イベントが 1 件あり、新規は 1 件です。",
+                (
+                    "警告         mails: エージェントの収集対象ではありません。 [対処] 収集する場合は "
+                    "EVENT_COLLECTION_SETTINGS_NAMES に追加してください。"
+                ),
+                (
+                    "エラー       mails: このイベント収集設定は Exastro にないか、廃止されています。 [対処] "
+                    "EVENT_COLLECTION_SETTINGS_NAMES を確認するか、Exastro の画面で復活させてください。"
+                ),
+                "正常         Exastro: このマシンの時計は Exastro の時計と一致しています。",
+                "正常 13 件、警告 1 件、エラー 2 件、未確認 0 件",
+            ],
+        )
 
     def test_json_is_a_list_of_objects(self, deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
         done = deploy(exastro, source.name, "gone", **_ROOM).run("check", "--json", "gone")

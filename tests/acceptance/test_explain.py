@@ -1,10 +1,13 @@
 """Where is my event? The real agent among faults, and what the command explain tells of each event."""
 
 import json
+import re
 from typing import Any
 
 from ita_ag_oase.demo.exastro import DemoExastro
 from support import Deploy, Deployment, ListSource, wait_for_all
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def _explain(deployment: Deployment, *arguments: str) -> list[dict[str, Any]]:
@@ -61,6 +64,38 @@ def test_it_is_told_while_exastro_is_away_and_after_the_agent_has_ended(deploy: 
         told = deployment.run("explain", "4").stdout.splitlines()
         assert told[0] == "alarms: it is on its way to Exastro, which has not answered yet"
         assert _states(deployment, "1") == ["delivered"]
+
+
+def test_it_is_told_in_japanese(deploy: Deploy) -> None:
+    with ListSource("alarms", 2) as source, DemoExastro([source.row]) as exastro:
+        deployment = deploy(exastro, source.name, LANGUAGE="ja", AGENT_ID="agent-1")
+        agent = deployment.start()
+        wait_for_all(agent, exastro, source)
+        agent.wait_until_delivered()
+        assert agent.terminate() == 0
+        (life,) = _explain(deployment, "2")
+        told = deployment.run("explain", "2")
+        unknown = deployment.run("explain", "3", "--setting", "alarms")
+    key = life["groups"][0]["key"]
+    assert (told.returncode, _TIME.sub("TIME", told.stdout).splitlines(), told.stderr) == (
+        0,
+        [
+            "alarms: Exastro に届いています。",
+            "  TIME  ポーリングを開始し、このイベントを検出しました。",
+            f"  TIME  Exastro に初めて送信しました (グループ {key} のイベント 2 件中 2 件目、エージェント名 agent-1)。",
+            "  TIME  Exastro から、保存したという応答がありました。",
+        ],
+        "",
+    )
+    assert (unknown.returncode, unknown.stdout, unknown.stderr) == (
+        1,
+        "",
+        (
+            "イベント収集設定 alarms に、ID 3 のイベントの記録はありません。収集していないか、"
+            "EVENT_ID_RETENTION_SECONDS の間どの応答にも含まれなかったため、記録が削除されています。"
+            "収集元が付けた ID、_exastro_oase_event_id、メールの Message-ID のいずれかを指定してください。\n"
+        ),
+    )
 
 
 def test_an_event_without_an_id_of_its_own_is_told_by_the_moment_of_its_poll(deploy: Deploy) -> None:

@@ -10,13 +10,22 @@ from typing import Any
 
 import pytest
 
+from ita_ag_oase import __version__
 from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
 from support import Deploy, Deployment, ListSource, ScriptedSource, deliver_once
 
-_AGENT = re.compile(r"python-httpx/[\d.]+")
+_REQUEST = (
+    "  GET http://SOURCE/events",
+    "  host: SOURCE",
+    "  connection: keep-alive",
+    "  accept: application/json, */*;q=0.5",
+    "  accept-encoding: gzip",
+    f"  user-agent: ita-ag-oase/{__version__}",
+    "  authorization: ********",
+)
 
 
 @pytest.fixture
@@ -36,7 +45,7 @@ def _lines(text: str, source: ScriptedSource) -> list[str]:
     text = text.replace(source.url.partition("//")[2], "SOURCE").replace(_id_of(source), "ID")
     text = re.sub(r"last fetched time: \d+ \(.*\)", "last fetched time: N (T)", text)
     text = re.sub(r'(_time": )\d+', r"\1N", text)
-    return _AGENT.sub("python-httpx", re.sub(r"in \d+\.\d+ s", "in N s", text)).splitlines()
+    return re.sub(r"in \d+\.\d+ s", "in N s", text).splitlines()
 
 
 def _id_of(source: ScriptedSource) -> str:
@@ -60,13 +69,7 @@ def test_request_answer_and_events_are_shown(deploy: Deploy, exastro: DemoExastr
             "last fetched time: N (T)",
             "",
             "request",
-            "  GET http://SOURCE/events",
-            "  host: SOURCE",
-            "  connection: keep-alive",
-            "  user-agent: python-httpx",
-            "  accept: application/json, */*;q=0.5",
-            "  accept-encoding: gzip",
-            "  authorization: ********",
+            *_REQUEST,
             "",
             "answer",
             "  200 application/json",
@@ -88,6 +91,33 @@ def test_request_answer_and_events_are_shown(deploy: Deploy, exastro: DemoExastr
         ],
     )
     assert source.requests[0].headers["authorization"] == "Bearer planted-secret"
+
+
+def test_it_is_shown_in_japanese(deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:
+    exastro.rows[:] = [{**source.row, "RESPONSE_KEY": "nothing"}]
+    done = deploy(exastro, source.name, LANGUAGE="ja").run("fetch", source.name, "--events", "1")
+    lines = [re.sub(r"時刻: .*|\d+\.\d+ 秒", "N", line) for line in _lines(done.stdout, source)]
+    assert (done.returncode, done.stderr, lines[: lines.index("{")]) == (
+        0,
+        "",
+        [
+            "イベント収集設定 alarms (Exastro の現在の内容)",
+            "最終取得N",
+            "",
+            "リクエスト",
+            *_REQUEST,
+            "",
+            "応答",
+            "  200 application/json",
+            "  97 バイト (N)",
+            "  応答に RESPONSE_KEY 'nothing' の値がありません。",
+            "",
+            "イベント 1 件: 新規 1 件、既知 0 件。使用不可 1 件 (うち前回と同じもの 0 件)",
+            "",
+            "イベント 1: 新規",
+            "使用不可: RESPONSE_KEY not found [対処] RESPONSE_KEY に、イベントのある位置を指定してください。",
+        ],
+    )
 
 
 def test_events_are_those_that_the_agent_delivers(deploy: Deploy, exastro: DemoExastro, source: ListSource) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 from ita_ag_oase.demo.exastro import DemoExastro
@@ -38,6 +39,35 @@ def test_it_tells_whether_the_agent_runs_and_what_its_store_holds(deploy: Deploy
             1,
             0,
         )
+
+
+def test_it_is_told_in_japanese(deploy: Deploy) -> None:
+    with ListSource("alarms", 1) as source, DemoExastro([source.row]) as exastro:
+        exastro.refuses = lambda _: True
+        deployment = deploy(exastro, source.name, LANGUAGE="ja")
+        agent = deployment.start()
+        agent.wait_for_line("batch_parked")
+        agent.kill()
+        done = deployment.run("status")
+    said = re.sub(r"[\d.]+ [KMG]iB", "SIZE", done.stdout.replace(str(deployment.store_file), "STORE"))
+    assert (done.returncode, re.sub(r"\d+ (秒前?) +", r"N \1  ", said).splitlines(), done.stderr) == (
+        1,
+        [
+            "■ 停止: ストアの内容を表示しています。",
+            "  ■ エージェントが稼働していません。",
+            "    エージェントを起動してください。それまでの間、イベントは収集元とアウトボックスに残ります。",
+            "  ▲ イベント 1 件が保留中で、Exastro に届いていません。",
+            "    `ita-ag-oase outbox` で理由を確認できます。原因を取り除いた後、同じコマンドで再送できます。",
+            "",
+            "収集元  最終成功  遅延  送信待ち  保留",
+            "alarms  N 秒前  N 秒  0     1",
+            "",
+            "アウトボックス  送信待ち 0 件、保留 1 件",
+            "ストア          使用量 SIZE / SIZE、ボリュームの空き SIZE: STORE",
+            "収支            一致",
+        ],
+        "",
+    )
 
 
 def test_the_store_alone_can_be_named_without_any_configuration(deploy: Deploy) -> None:

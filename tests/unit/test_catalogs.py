@@ -18,7 +18,15 @@ from ita_ag_oase.text import Text
 _PERCENT = re.compile(r"%(?:\(\w+\))?[sr]")
 _JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 # Names, and words that Japanese says with punctuation.
-_WITHOUT_JAPANESE = {"SETTING@FETCHED_TIME", "Exastro: {words}", "{events} of {groups}"}
+_WITHOUT_JAPANESE = {
+    "SETTING@FETCHED_TIME",
+    "Exastro",
+    "Exastro: {words}",
+    "en",
+    "{events} in {groups}",
+    "{events} of {groups}",
+    "{used} of {limit}",
+}
 
 LANGUAGES = pytest.mark.parametrize("language", TRANSLATED)
 

@@ -210,7 +210,7 @@ async def test_an_id_that_the_agent_made_up_is_told_by_its_poll(bench: Bench) ->
     assert ask(bench, event_id) == Said(
         0,
         [
-            "n1: the agent made this id up; the event was one of the poll of that moment, of which all is told",
+            "n1: the agent made this id up, for want of EVENT_ID_KEY: here is all that its poll brought",
             "  2023-11-14 22:13:25  the poll started that found it",
             f"  2023-11-14 22:13:25  offered to Exastro for the first time, in {group(5, 'of 2 events')}",
             "  2023-11-14 22:13:25  Exastro answered that it saved it",

@@ -54,7 +54,7 @@ def _print(console: Console, life: EventLife) -> None:
     state = _state(life)
     text = _NOW.get(state, _NOT_KNOWN) if state else _NOT_KNOWN
     if not life.is_certain:
-        text = Text("the agent made this id up; the event was one of the poll of that moment, of which all is told")
+        text = Text("the agent made this id up, for want of EVENT_ID_KEY: here is all that its poll brought")
     colour = _COLOURS.get(state) if state else None
     console.say(Text("{setting}: {text}", setting=life.setting_name, text=text), colour=colour)
     for step in _steps(life):
@@ -121,7 +121,7 @@ def _outcome(record: GroupRecord) -> Iterator[_Step]:
 _WITHOUT_ANSWER: Mapping[GroupState | Outcome, Text] = {
     GroupState.WAITING: Text("waits for the next request"),
     GroupState.IN_FLIGHT: Text("the request is sent, and sent again, until Exastro tells what became of it"),
-    GroupState.PARKED: Text("parked"),
+    GroupState.PARKED: Text("it was parked"),
     Outcome.DELIVERED: Text("Exastro answered that it saved it"),
     Outcome.ALREADY_SAVED: Text("Exastro answered that it has it already, from an offer whose answer was lost"),
     Outcome.DROPPED: Text("someone dropped it, by `ita-ag-oase outbox drop`"),

@@ -230,8 +230,8 @@ class _SourceCheck:
 
     @property
     def _fields(self) -> Fields:
-        address = "URL, PORT and REQUEST_METHOD_ID" if self._is_mail else "URL"
-        proxy = "PROXY" if self._setting.proxy else "HTTP_PROXY or HTTPS_PROXY"
+        address = Text("URL, PORT and REQUEST_METHOD_ID") if self._is_mail else "URL"
+        proxy = "PROXY" if self._setting.proxy else Text("HTTP_PROXY or HTTPS_PROXY")
         return Fields(address, proxy, "SOURCE_CA_FILE", "SOURCE_TLS_VERIFY")
 
     def _failed_check(self, err: AgentError) -> Check:

@@ -36,7 +36,7 @@ _SHAPES: Mapping[Level, tuple[str, Colour]] = {
 }
 _STATES: Mapping[SourceState, tuple[Level, Text]] = {
     SourceState.WORKING: (Level.GOOD, Text("working")),
-    SourceState.WAITING: (Level.WAITING, Text("waiting")),
+    SourceState.WAITING: (Level.WAITING, Text("pending")),
     SourceState.FAILING: (Level.BAD, Text("failing")),
     SourceState.UNUSABLE: (Level.BAD, Text("unusable")),
 }

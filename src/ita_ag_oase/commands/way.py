@@ -38,8 +38,8 @@ _OTHER_HOST = frozenset({62, 64})
 class Fields:
     """What decides on the way: the names of the variables, or of the setting's columns, for people."""
 
-    address: str
-    proxy: str
+    address: Text | str
+    proxy: Text | str
     ca_file: str
     verify: str
 
@@ -96,7 +96,7 @@ def _first_stop(destination: Destination) -> tuple[str, int]:
     return proxy.hostname or "", proxy.port or default
 
 
-async def _check_name(subject: Text | str, stop: tuple[str, int], field: str) -> Finding | None:
+async def _check_name(subject: Text | str, stop: tuple[str, int], field: Text | str) -> Finding | None:
     host, port = stop
     if _is_address(host):
         return None
@@ -113,7 +113,7 @@ async def _check_name(subject: Text | str, stop: tuple[str, int], field: str) ->
     return Finding(Check.NAME, subject, State.OK, message)
 
 
-async def _check_connection(subject: Text | str, stop: tuple[str, int], field: str) -> Finding:
+async def _check_connection(subject: Text | str, stop: tuple[str, int], field: Text | str) -> Finding:
     host, port = stop
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:

@@ -17,7 +17,7 @@ from ita_ag_oase.commands.console import Console
 from ita_ag_oase.demo.exastro import ORGANIZATION, REFRESH_TOKEN, WORKSPACE, DemoExastro, SavedEvent
 from ita_ag_oase.demo.sources import AlertSource, DemoSource, FlakySource, MailSource, ProblemSource
 from ita_ag_oase.observability.logs import Redactor, configure
-from ita_ag_oase.settings import Settings, wants_colours
+from ita_ag_oase.settings import Settings, find_language, wants_colours
 from ita_ag_oase.text import Text, Told
 
 # How long what was told may still take to arrive once the time is over.
@@ -52,7 +52,7 @@ def _sources() -> tuple[DemoSource, ...]:
 
 
 class _DemoSettings(Settings):
-    """The configuration without the environment."""
+    """The configuration without the environment, but for the language."""
 
     @classmethod
     def settings_customise_sources(
@@ -79,6 +79,7 @@ def _settings(url: str, folder: Path, names: Sequence[str]) -> Settings:
         storagepath=folder,
         execute_interval=3,
         status_port=_free_port(),
+        language=find_language(),
     )
 
 

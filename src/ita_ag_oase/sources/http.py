@@ -65,7 +65,11 @@ class HttpClients:
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=90),
-                headers={"Accept": "application/json, */*;q=0.5", "Accept-Encoding": transport.ACCEPTED_ENCODING},
+                headers={
+                    "Accept": "application/json, */*;q=0.5",
+                    "Accept-Encoding": transport.ACCEPTED_ENCODING,
+                    "User-Agent": transport.USER_AGENT,
+                },
             )
         return self._clients[proxy, pool]
 
