@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import gzip
 import ipaddress
+import socket
 import ssl
 import time
 import zlib
@@ -226,7 +227,7 @@ class TestReadBounded:
         assert str(caught.value) == f"it is coded as {'x' * 19 + '…'!r}, which was not asked for"
 
     async def test_the_name_of_a_coding_is_told_as_it_came_so_that_a_secret_in_it_is_known(self) -> None:
-        with pytest.raises(AnswerUnreadable, match="^it is coded as 'Bearer SeCrEt', "):
+        with pytest.raises(AnswerUnreadable, match=r"^it is coded as 'Bearer SeCrEt', "):
             await read_bounded(_answer(b"", "Bearer SeCrEt"), 1_000)
 
     @pytest.mark.parametrize(
@@ -338,6 +339,18 @@ _TIMEOUT_WORDS = "in time: check the host, the port and what lies between"
             Reason.UNREACHABLE,
             "no connection (Connection refused): check the host, the port and the network",
             id="refused",
+        ),
+        pytest.param(
+            _caused(httpx.ConnectError("all failed"), OSError(111, "Connect call failed ('127.0.0.1', 8000)")),
+            Reason.UNREACHABLE,
+            "no connection (Connection refused): check the host, the port and the network",
+            id="refused, as asyncio tells it",
+        ),
+        pytest.param(
+            _caused(httpx.ConnectError("all failed"), socket.gaierror(-2, "Name or service not known")),
+            Reason.UNREACHABLE,
+            "no connection (Name or service not known): check the host, the port and the network",
+            id="name unknown",
         ),
         pytest.param(
             httpx.ConnectError("all attempts failed"),
