@@ -139,6 +139,7 @@ class Database:
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
         self._opened: Future[None] = Future()
+        self._shall_empty_log = False
 
     async def open(self) -> None:
         """Open the file and bring its schema up to date.
@@ -154,6 +155,14 @@ class Database:
         future: Future[T] = Future()
         self._jobs.put((work, future))
         return await asyncio.wrap_future(future)
+
+    async def empty_log(self) -> None:
+        """Move what the write-ahead log holds into the file and give its space back, as far as that can be done now.
+
+        Left to itself, SQLite keeps the log at its size and uses it again.
+        """
+        self._shall_empty_log = True
+        await self.run(lambda _: None)
 
     def close(self) -> None:
         """End the thread after the jobs that wait."""
@@ -195,6 +204,7 @@ class Database:
                 done.extend((future, *self._attempt(connection, work)) for work, future in jobs)
         except BaseException as err:  # noqa: BLE001 - handed to everyone who waits
             done = [(future, None, err) for _, future in jobs]
+        self._empty_log(connection)
         for future, result, error in done:
             if error is None:
                 future.set_result(result)
@@ -202,6 +212,13 @@ class Database:
             if isinstance(error, StoreDamaged):
                 self._on_damage(error)
             future.set_exception(error)
+
+    def _empty_log(self, connection: sqlite3.Connection) -> None:
+        if self._shall_empty_log:
+            self._shall_empty_log = False
+            # What stands in the way, such as someone who reads, will be gone the next time.
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _attempt(self, connection: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseException | None]:
         connection.execute("SAVEPOINT job")

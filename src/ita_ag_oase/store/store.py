@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import math
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -58,6 +59,8 @@ class Store:
         self._reserve = Reserve(path)
         self._room_when_full: int | None = None
         self._full_until = 0.0
+        # When the log was emptied because there was no space, and no save has worked since; None otherwise.
+        self._log_emptied_at: float | None = None
 
     async def mend(self, *, agent_name: str, now: float) -> Repair | None:
         """Set a damaged file aside and save what can be read into a new one; None where there is nothing to mend.
@@ -132,15 +135,36 @@ class Store:
 
         `collection.events` is consumed in the store's thread; what it raises is raised here, and nothing is saved.
         """
+        started = self._loop.time()
         try:
             saved, self._sizes = await self._database.run(lambda connection: self._save(connection, collection))
         except StoreUnavailable as err:
             if err.reason is Reason.STORE_FULL and self._room_when_full is None:
-                with translated(self._path):
-                    self._room_when_full = free_bytes(self._path) + self._sizes.free_bytes
-                    self._full_until = self._loop.time() + _FULL_SECONDS
+                await self._make_room(started)
             raise
+        self._log_emptied_at = None
         return saved
+
+    async def _make_room(self, started: float) -> None:
+        """Give back what space the store does not need; have polling pause where that was not enough for a save.
+
+        `started` is when the save began that found no space.
+        """
+        if self._log_emptied_at is None:
+            # Others that find no space meanwhile need not wait for more than this.
+            self._log_emptied_at = math.inf
+            await self._give_space_back()
+            self._log_emptied_at = self._loop.time()
+        elif started >= self._log_emptied_at:
+            with translated(self._path):
+                self._room_when_full = free_bytes(self._path) + self._sizes.free_bytes
+                self._full_until = self._loop.time() + _FULL_SECONDS
+
+    async def _give_space_back(self) -> None:
+        # What was done before stands, whatever becomes of this.
+        with contextlib.suppress(StoreUnavailable):
+            await self._database.run(registry.give_space_back)
+            await self._database.empty_log()
 
     def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes]:
         if not self._reserve.is_held:
@@ -207,10 +231,9 @@ class Store:
             return registry.sizes(connection)
 
         self._sizes = await self._run(work)
-        if not self._reserve.is_held:
-            # Polling waits for the space. The settlement stands, whatever becomes of this.
-            with contextlib.suppress(StoreUnavailable):
-                await self._database.run(registry.give_space_back)
+        if self._room_when_full is not None or not self._reserve.is_held:
+            # Polling waits for the space.
+            await self._give_space_back()
 
     async def fact(self, name: str) -> bytes | None:
         """Return the bytes kept under a name, or None."""
