@@ -226,7 +226,7 @@ class TestReadBounded:
         assert str(caught.value) == f"it is coded as {'x' * 19 + '…'!r}, which was not asked for"
 
     async def test_the_name_of_a_coding_is_told_as_it_came_so_that_a_secret_in_it_is_known(self) -> None:
-        with pytest.raises(AnswerUnreadable, match="^it is coded as 'Bearer SeCrEt', "):
+        with pytest.raises(AnswerUnreadable, match=r"^it is coded as 'Bearer SeCrEt', "):
             await read_bounded(_answer(b"", "Bearer SeCrEt"), 1_000)
 
     @pytest.mark.parametrize(
