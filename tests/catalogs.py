@@ -66,6 +66,12 @@ def message_id(message: Message) -> MessageId:
     return message.id if isinstance(message.id, str) else tuple(message.id)
 
 
+def is_translated(message: Message) -> bool:
+    """Whether a message is translated in all of its forms."""
+    forms = message.string
+    return all(forms) if isinstance(forms, list | tuple) else bool(forms)
+
+
 def made(language: str) -> Catalog:
     """Return a catalogue of what the source holds, with the translations there are."""
     known = translated(language)
@@ -99,7 +105,7 @@ def main() -> None:
         path(language, ".po").write_bytes(as_po(catalog))
         path(language, ".mo").write_bytes(as_mo(catalog))
         for message in catalog:
-            if message.id and not message.string:
+            if message.id and not is_translated(message):
                 print(f"{language}: not translated: {message.id!r}")
 
 

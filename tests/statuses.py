@@ -130,6 +130,7 @@ HEALTHY = Status(
     ledger_imbalance=0,
 )
 SOURCE_FAILING = replace(HEALTHY, sources=(failing(SOURCES[0], REFUSED), *SOURCES[1:]))
+LAGGING = replace(HEALTHY, sources=(replace(SOURCES[0], lag_seconds=5_400.0), *SOURCES[1:]))
 EXASTRO_DOWN = replace(
     HEALTHY,
     exastro=replace(
@@ -231,6 +232,7 @@ def many(count: int) -> Status:
 STATES = {
     "healthy": HEALTHY,
     "source-failing": SOURCE_FAILING,
+    "lagging": LAGGING,
     "exastro-down": EXASTRO_DOWN,
     "backlog": BACKLOG,
     "parked": PARKED,

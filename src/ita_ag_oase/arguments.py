@@ -81,7 +81,7 @@ examples:
 
 The agent is asked at STATUS_ADDRESS and STATUS_PORT; with --store, and where it does not answer, its store tells.
 Exit code 0: all is well. 1: the agent does not run, or something needs a person: a source or Exastro fails, events are
-parked or have waited for long, the store is nearly full, or the ledger does not balance.
+parked or have waited for long, a source lags, the store is nearly full, or the ledger does not balance.
 """)
 
 _EXPORT = Text("write parked events to a file, a line of JSON each")

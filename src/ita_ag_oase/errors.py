@@ -4,6 +4,8 @@ Errors of libraries are translated where they arise (`raise ... from err`), so t
 """
 
 import functools
+import os
+import socket
 from enum import StrEnum
 
 from ita_ag_oase.text import Text, Translations
@@ -128,3 +130,11 @@ class StoreDamaged(Permanent):
 
 class StatusServerFailed(Permanent):
     """The status page cannot be served where it is configured to be."""
+
+
+def system_words(err: OSError) -> str:
+    """Return the system's own words for an error, such as `Connection refused`; asyncio's quote an address as well."""
+    # Errors of name resolution have numbers of their own.
+    if err.errno is None or isinstance(err, socket.gaierror):
+        return err.strerror or str(err)
+    return os.strerror(err.errno)

@@ -13,7 +13,7 @@ import certifi
 import httpx
 
 from ita_ag_oase import __version__
-from ita_ag_oase.errors import Reason
+from ita_ag_oase.errors import Reason, system_words
 from ita_ag_oase.text import Text, shorten
 
 # The only coding that is asked for, since it can be undone a piece at a time within a bound.
@@ -222,5 +222,5 @@ def _causes(err: BaseException) -> list[BaseException]:
 def _last_words(causes: list[BaseException]) -> str:
     for cause in reversed(causes):
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            return system_words(cause)
     return str(causes[0]) or causes[0].__class__.__name__

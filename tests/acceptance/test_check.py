@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import PASSWORD, USERNAME, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
+from ita_ag_oase.store.reserve import Reserve
 from support import Deploy, Deployment, ListSource, ScriptedSource, arrived, deliver_once, self_signed, wait_for_all
 from wires import TlsRelay
 
@@ -104,7 +106,7 @@ class TestHealthy:
                 "ok           Exastro: EXASTRO takes connections",
                 "ok           Exastro: the refresh token is accepted",
                 "ok           Exastro: the settings can be fetched",
-                "ok           alarms: Exastro has it, and its row can be used",
+                "ok           alarms: its row can be used",
                 "ok           alarms: its templates render",
                 "ok           alarms: SOURCE takes connections",
                 "ok           alarms: a poll is answered with 200 and 140 bytes",
@@ -131,7 +133,7 @@ class TestHealthy:
                 "正常         Exastro: EXASTRO に接続できました。",
                 "正常         Exastro: リフレッシュトークンで認証できました。",
                 "正常         Exastro: イベント収集設定を取得できました。",
-                "正常         alarms: Exastro にあり、使用できます。",
+                "正常         alarms: 設定内容は使用可能です。",
                 "正常         alarms: テンプレートを展開できました。",
                 "正常         alarms: SOURCE に接続できました。",
                 "正常         alarms: ポーリングに応答がありました (ステータス 200、140 バイト)。",
@@ -300,7 +302,7 @@ _WRONG_ENVIRONMENTS: dict[str, tuple[dict[str, str], list[str]]] = {
         [
             (
                 "failed       Exastro: the token endpoint of Exastro answered 401 without a token: check EXASTRO_URL "
-                "and EXASTRO_ORGANIZATION_ID -- check EXASTRO_URL and EXASTRO_ORGANIZATION_ID"
+                "and EXASTRO_ORGANIZATION_ID"
             ),
             *_SKIPPED[1:],
         ],
@@ -700,6 +702,24 @@ class TestStore:
             ),
         ]
 
+    def test_what_is_set_aside_for_delivery_is_no_room_for_polls(
+        self, deploy: Deploy, exastro: DemoExastro, source: ListSource, volume: Path
+    ) -> None:
+        deployment = deploy(exastro, source.name, STORAGEPATH=str(volume))
+        deployment.store_file.parent.mkdir(parents=True)
+        assert Reserve(deployment.store_file).hold()
+        (volume / "filler").write_bytes(bytes(shutil.disk_usage(volume).free - 65_536))
+        done = deployment.run("check")
+        assert (done.returncode, _not_ok(_lines(done))) == (
+            1,
+            [
+                (
+                    "failed       store: its volume has 0 MiB left, less than polling takes -- free some, enlarge the "
+                    "volume, or name a folder of another one in STORAGEPATH"
+                )
+            ],
+        )
+
 
 def _answer(request: Request) -> Reply:
     """Return what the source at a path answers."""
@@ -829,7 +849,7 @@ _WRONG_SETTINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
         [
             (
                 "failed       unavailable: http://SOURCE answered 503 Service Unavailable: it cannot serve now -- "
-                f"{_ADDRESS}"
+                "check how its source is doing"
             )
         ],
     ),

@@ -148,8 +148,12 @@ async def test_what_cannot_be_answered_is_refused_with_the_common_headers(
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"get"])
-async def test_other_methods_are_refused_with_those_that_are_allowed(visitors: Visitors, method: bytes) -> None:
-    status, headers, body = await visitors.ask(b"%b / HTTP/1.1\r\n" % method + HOST)
+@pytest.mark.parametrize("body", [b"", b"x=1"], ids=["without a body", "with a body"])
+async def test_other_methods_are_refused_with_those_that_are_allowed(
+    visitors: Visitors, method: bytes, body: bytes
+) -> None:
+    head = b"%b / HTTP/1.1\r\nContent-Length: %d\r\n" % (method, len(body))
+    status, headers, body = await visitors.ask(head + HOST + body)
     assert (status, headers, body) == (
         405,
         {**COMMON, "allow": "GET, HEAD", "content-length": "19"},
@@ -219,9 +223,15 @@ async def test_all_addresses_are_those_of_ipv4_too() -> None:
 
 
 async def test_a_port_in_use_is_told_with_the_variable_to_change(visitors: Visitors) -> None:
-    with pytest.raises(StatusServerFailed, match="set STATUS_PORT to a free port") as caught:
+    with pytest.raises(StatusServerFailed) as caught:
         await StatusServer({}).open("127.0.0.1", visitors.port)
-    assert (caught.value.reason, str(visitors.port) in str(caught.value)) == (Reason.STATUS_SERVER, True)
+    assert (caught.value.reason, str(caught.value)) == (
+        Reason.STATUS_SERVER,
+        (
+            f"the status page cannot listen on port {visitors.port} of 127.0.0.1 (Address already in use): set "
+            "STATUS_PORT to a free port, or to 0 to go without, and STATUS_ADDRESS to an address of this machine"
+        ),
+    )
 
 
 async def test_an_address_of_another_machine_is_told_with_the_variable_to_change() -> None:

@@ -24,6 +24,7 @@ from ita_ag_oase.status import (
     StoreStatus,
 )
 from ita_ag_oase.text import Text
+from statuses import STATES
 
 NAMES = ["alarms", 'with "quotes"', "back\\slash", "two\nlines", "{braces}=,", "日本語の設定", "🚨", " ", "\r\t", "\\n"]
 TIMEOUT = SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT)
@@ -192,6 +193,18 @@ def test_openmetrics_is_spoken_where_it_is_asked_for() -> None:
     assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
     read: Any = openmetrics_parser.text_string_to_metric_families
     assert _series(read(body.decode())) == _series(_families(_known(_health())))
+
+
+@pytest.mark.parametrize("status", STATES.values(), ids=STATES)
+def test_every_state_is_read_alike_in_both_formats(status: Status) -> None:
+    known = Known(status, Health().counts)
+    body, _ = exposition(known, "application/openmetrics-text; version=1.0.0")
+    read: Any = openmetrics_parser.text_string_to_metric_families
+    series = _series(read(body.decode()))
+    assert series == _series(_families(known))
+    assert {labels for name, labels in series if name == "source_lag_seconds"} == {
+        frozenset({("setting", source.name)}) for source in status.sources if source.lag_seconds is not None
+    }
 
 
 @pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda instrument: instrument.name)

@@ -17,6 +17,7 @@ from statuses import (
     EXASTRO_DOWN,
     HEALTHY,
     HOSTILE_NAME,
+    LAGGING,
     LONG_NAME,
     MIXED,
     NAME_WITHOUT_BREAKS,
@@ -208,6 +209,10 @@ def test_what_fails_comes_first_with_its_remedy() -> None:
             *["2,911", "0", "0"],
         ],
     ]
+
+
+def test_sources_that_lag_are_counted() -> None:
+    assert page(LAGGING).by_id("sources").text.startswith("Sources 1 of 5 lags ")
 
 
 def test_sources_are_ordered_by_state_then_name() -> None:

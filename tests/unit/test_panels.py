@@ -7,7 +7,7 @@ import pytest
 from ita_ag_oase.observability.panels import Times, panels
 from ita_ag_oase.observability.verdict import Level, Place, judge
 from ita_ag_oase.status import Phase, Status
-from statuses import BACKLOG, EXASTRO_DOWN, HEALTHY, MIXED, NOW, PARKED, SOURCE_FAILING, STARTING
+from statuses import BACKLOG, EXASTRO_DOWN, HEALTHY, LAGGING, MIXED, NOW, PARKED, SOURCE_FAILING, STARTING
 
 
 def levels(status: Status) -> dict[Place, Level]:
@@ -22,6 +22,7 @@ def levels(status: Status) -> dict[Place, Level]:
     [
         (HEALTHY, {}),
         (SOURCE_FAILING, {Place.SOURCES: Level.BAD}),
+        (LAGGING, {Place.SOURCES: Level.DOUBTFUL}),
         (EXASTRO_DOWN, {Place.EXASTRO: Level.BAD, Place.OUTBOX: Level.DOUBTFUL}),
         (BACKLOG, {Place.OUTBOX: Level.DOUBTFUL}),
         (PARKED, {Place.OUTBOX: Level.DOUBTFUL}),
@@ -42,6 +43,7 @@ def levels(status: Status) -> dict[Place, Level]:
     ids=[
         "healthy",
         "source failing",
+        "source lagging",
         "Exastro down",
         "backlog",
         "parked",

@@ -51,7 +51,7 @@ def _bench(folder: Path, source: Source) -> Workbench:
     )
 
 
-_USABLE = Finding(Check.SETTING, "n1", State.OK, Text("Exastro has it, and its row can be used"))
+_USABLE = Finding(Check.SETTING, "n1", State.OK, Text("its row can be used"))
 
 
 @pytest.mark.looptime

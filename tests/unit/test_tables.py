@@ -13,6 +13,15 @@ def test_numbers_stand_to_the_right_and_text_to_the_left() -> None:
     ]
 
 
+def test_numbers_stand_to_the_right_also_where_some_are_missing() -> None:
+    assert table(("name", "events"), [("a", 1), ("b", ""), ("c", 1_000)]).splitlines() == [
+        "name  events",
+        "a          1",
+        "b",
+        "c       1000",
+    ]
+
+
 def test_east_asian_characters_take_two_columns() -> None:
     assert table(("setting", "n"), [("監視設定", 1), ("alarms", 2)]).splitlines() == [
         "setting   n",

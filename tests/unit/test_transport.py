@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import gzip
 import ipaddress
+import socket
 import ssl
 import time
 import zlib
@@ -338,6 +339,18 @@ _TIMEOUT_WORDS = "in time: check the host, the port and what lies between"
             Reason.UNREACHABLE,
             "no connection (Connection refused): check the host, the port and the network",
             id="refused",
+        ),
+        pytest.param(
+            _caused(httpx.ConnectError("all failed"), OSError(111, "Connect call failed ('127.0.0.1', 8000)")),
+            Reason.UNREACHABLE,
+            "no connection (Connection refused): check the host, the port and the network",
+            id="refused, as asyncio tells it",
+        ),
+        pytest.param(
+            _caused(httpx.ConnectError("all failed"), socket.gaierror(-2, "Name or service not known")),
+            Reason.UNREACHABLE,
+            "no connection (Name or service not known): check the host, the port and the network",
+            id="name unknown",
         ),
         pytest.param(
             httpx.ConnectError("all attempts failed"),

@@ -148,6 +148,18 @@ def test_each_finding_says_what_is_wrong_and_what_to_do(status: Status, findings
     assert told(status) == findings
 
 
+def test_sources_that_come_no_further_are_named_with_what_may_be_wrong() -> None:
+    late = [replace(working(name), lag_seconds=900.0) for name in ("c", "a")]
+    down = replace(failing(working("b"), REFUSED), lag_seconds=900.0)
+    assert told(replace(HEALTHY, sources=(*late, down, working("d")))) == [
+        f"sources: 1 of 4 sources fails: b {REFUSED.detail}",
+        (
+            "sources: 2 of 4 sources lag behind: a c Polls do not fail, and yet come no further: they take very long, "
+            "or the answers lack what RESPONSE_KEY names. `ita-ag-oase check` tells which."
+        ),
+    ]
+
+
 def test_what_fails_comes_before_what_is_doubtful() -> None:
     assert [(finding.place, finding.level) for finding in judge(MIXED).findings] == [
         (Place.SOURCES, Level.BAD),
@@ -172,6 +184,11 @@ def test_sources_are_named_in_order_and_one_alone_with_its_trouble() -> None:
     [
         (replace(HEALTHY, outbox=replace(OUTBOX, oldest_age_seconds=599.0)), 0),
         (replace(HEALTHY, outbox=replace(OUTBOX, oldest_age_seconds=600.0)), 1),
+        (replace(HEALTHY, sources=(replace(working("a"), lag_seconds=899.0),)), 0),
+        (replace(HEALTHY, sources=(replace(working("a"), lag_seconds=900.0),)), 1),
+        (replace(HEALTHY, interval_seconds=400.0, sources=(replace(working("a"), lag_seconds=1_199.0),)), 0),
+        (replace(HEALTHY, interval_seconds=400.0, sources=(replace(working("a"), lag_seconds=1_200.0),)), 1),
+        (replace(HEALTHY, sources=(replace(working("a"), lag_seconds=None),)), 0),
         (replace(HEALTHY, exastro=replace(HEALTHY.exastro, clock_difference_seconds=59.0)), 0),
         (replace(HEALTHY, exastro=replace(HEALTHY.exastro, clock_difference_seconds=60.0)), 1),
         (replace(HEALTHY, exastro=replace(HEALTHY.exastro, clock_difference_seconds=-60.0)), 1),
@@ -186,6 +203,11 @@ def test_sources_are_named_in_order_and_one_alone_with_its_trouble() -> None:
     ids=[
         "waiting for less than 10 min",
         "waiting for 10 min",
+        "lagging for less than 15 min",
+        "lagging for 15 min",
+        "lagging for less than 3 turns",
+        "lagging for 3 turns",
+        "lag not known",
         "clock less than a minute off",
         "clock a minute ahead",
         "clock a minute behind",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -65,7 +65,7 @@ class Overview:
             interval_seconds=settings.execute_interval,
             sources=tuple(_with_figures(source, figures, now) for source in health.sources),
             exastro=health.exastro(f"{url.scheme}://{url.netloc}"),
-            outbox=self._outbox(figures, now) if figures else None,
+            outbox=outbox_of(figures, now, health.drain_seconds) if figures else None,
             store=self._store(figures) if figures else None,
             ledger_imbalance=figures.imbalance if figures else None,
         )
@@ -79,27 +79,34 @@ class Overview:
         """Return for how long the store has not answered; 0 where it does, or where none is open."""
         return await self._pulse.silence_seconds() if self._pulse else 0.0
 
-    def _outbox(self, figures: Figures, now: float) -> OutboxStatus:
-        waiting, parked = figures.waiting, figures.parked
-        return OutboxStatus(
-            waiting_groups=waiting.groups,
-            waiting_events=waiting.events,
-            waiting_bytes=waiting.bytes,
-            oldest_age_seconds=None if waiting.oldest is None else max(now - waiting.oldest, 0.0),
-            parked_groups=parked.groups,
-            parked_events=parked.events,
-            drain_seconds=self.health.drain_seconds(waiting.events),
-        )
-
     def _store(self, figures: Figures) -> StoreStatus:
-        return StoreStatus(
-            path=str(self._settings.store_path),
-            used_bytes=figures.used_bytes,
-            max_bytes=self._settings.storage_max_bytes,
-            disk_free_bytes=figures.disk_free_bytes,
-            trouble=self.health.store_trouble,
-            is_working=self.health.is_store_working,
-        )
+        store = store_of(figures, self._settings.store_path, self._settings.storage_max_bytes)
+        return dataclasses.replace(store, trouble=self.health.store_trouble, is_working=self.health.is_store_working)
+
+
+def outbox_of(figures: Figures, now: float, drain_seconds: Callable[[int], float | None]) -> OutboxStatus:
+    """Return the outbox as the figures have it; `drain_seconds` tells how long so many events take to be delivered."""
+    waiting, parked = figures.waiting, figures.parked
+    return OutboxStatus(
+        waiting_groups=waiting.groups,
+        waiting_events=waiting.events,
+        waiting_bytes=waiting.bytes,
+        oldest_age_seconds=None if waiting.oldest is None else max(now - waiting.oldest, 0.0),
+        parked_groups=parked.groups,
+        parked_events=parked.events,
+        drain_seconds=drain_seconds(waiting.events),
+    )
+
+
+def store_of(figures: Figures, path: Path, max_bytes: int) -> StoreStatus:
+    """Return the store as the figures have it, with a path that means the same in every folder."""
+    return StoreStatus(
+        path=str(path.absolute()),
+        used_bytes=figures.used_bytes,
+        max_bytes=max_bytes,
+        disk_free_bytes=figures.disk_free_bytes,
+        trouble=None,
+    )
 
 
 class _FiguresOfStore:

@@ -146,12 +146,13 @@ def _told(err: AgentError | TimeoutError) -> Text:
     return Text("{error}", error=err) if isinstance(err, AgentError) else Text("no answer in time")
 
 
-def _token_action(err: AgentError | TimeoutError) -> Text:
+def _token_action(err: AgentError | TimeoutError) -> Text | None:
     reason = err.reason if isinstance(err, AgentError) else Reason.TIMEOUT
     if reason is Reason.UNAUTHORIZED:
         return Text("check EXASTRO_REFRESH_TOKEN or the file in EXASTRO_REFRESH_TOKEN_FILE")
     if reason is Reason.NOT_EXASTRO:
-        return Text("check EXASTRO_URL and EXASTRO_ORGANIZATION_ID")
+        # The error itself says so.
+        return None
     if reason in (Reason.STORE_DAMAGED, Reason.STORE_FAILED, Reason.STORE_FULL, Reason.STORE_LOCKED):
         return Text("mend the store first")
     return Text("check EXASTRO_URL, and how Exastro and what lies before it are doing")

@@ -13,7 +13,7 @@ from ita_ag_oase.collection import collection_of
 from ita_ag_oase.commands.findings import Check, Finding, State
 from ita_ag_oase.commands.kept import Kept
 from ita_ag_oase.commands.way import Fields, check_way
-from ita_ag_oase.errors import AgentError, Reason, SettingInvalid
+from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceUnavailable
 from ita_ag_oase.events import extract
 from ita_ag_oase.events.extract import Extractor
 from ita_ag_oase.exastro import wire
@@ -93,7 +93,7 @@ async def _check(name: str, row: Row | None, bench: Workbench) -> AsyncIterator[
         check = Check.TEMPLATE if err.reason is Reason.TEMPLATE else Check.SETTING
         yield Finding(check, name, State.FAILED, Text("{error}", error=err))
         return
-    yield Finding(Check.SETTING, name, State.OK, Text("Exastro has it, and its row can be used"))
+    yield Finding(Check.SETTING, name, State.OK, Text("its row can be used"))
     try:
         async for finding in _SourceCheck(setting, source, extractor, exchanges, bench).run():
             yield finding
@@ -240,6 +240,9 @@ class _SourceCheck:
         return {Reason.UNAUTHORIZED: Check.LOGIN, Reason.MAILBOX: Check.MAILBOX}.get(err.reason, Check.POLL)
 
     def _action(self, err: AgentError) -> Text:
+        # The way there was looked at before.
+        if isinstance(err, SourceUnavailable):
+            return Text("check how its source is doing")
         columns = _COLUMNS.get(err.reason, "URL")
         if err.reason is Reason.UNAUTHORIZED:
             columns = _CREDENTIALS[self._setting.connection_method]

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ita_ag_oase import __version__, clock
+from ita_ag_oase.agent.overview import outbox_of, store_of
 from ita_ag_oase.commands.console import Colour, Console
 from ita_ag_oase.observability.verdict import Finding, Level, Place, Verdict, judge
 from ita_ag_oase.observability.words import age, distance, size
@@ -51,9 +52,9 @@ _HEADINGS = (
     Text("error"),
 )
 # Which of these, and of what the agent tells, a store tells by itself.
-_OF_STORE = operator.itemgetter(1, 3, 4, 5, 6)
+_OF_STORE = operator.itemgetter(1, 4, 5, 6)
 _PARTS_OF_STORE = ("outbox", "store", "ledger_imbalance")
-_FACTS_OF_STORE = ("name", "last_success", "lag_seconds", "ledger")
+_FACTS_OF_STORE = ("name", "lag_seconds", "ledger")
 _NOT_KNOWN = Text("not known")
 _NOT_ASKED = ExastroStatus(
     url="",
@@ -101,7 +102,7 @@ def _ask(settings: Settings, path: Path) -> Status | None:
         return None
     finally:
         connection.close()
-    is_other = status.store is not None and Path(status.store.path) != path
+    is_other = status.store is not None and Path(status.store.path).resolve() != path.resolve()
     return None if is_other else status
 
 
@@ -138,10 +139,14 @@ def _by_store(path: Path, settings: Settings | None) -> Status:
         interval_seconds=float(settings.execute_interval) if settings else 0.0,
         sources=tuple(_source(name, figures, now) for name in sorted(figures.read_until)),
         exastro=_NOT_ASKED,
-        outbox=_outbox(figures, now),
-        store=_store(path, figures, settings),
+        outbox=outbox_of(figures, now, lambda _: None),
+        store=store_of(figures, path, _most_bytes(settings)),
         ledger_imbalance=figures.imbalance,
     )
+
+
+def _most_bytes(settings: Settings | None) -> int:
+    return settings.storage_max_bytes if settings else Settings.model_fields["storage_max_bytes"].default
 
 
 def _source(name: str, figures: Figures, now: float) -> SourceStatus:
@@ -149,32 +154,8 @@ def _source(name: str, figures: Figures, now: float) -> SourceStatus:
         name=name,
         is_mail=False,
         state=SourceState.WAITING,
-        last_success=figures.read_until[name],
         lag_seconds=max(now - figures.read_until[name], 0.0),
         ledger=figures.ledgers.get(name),
-    )
-
-
-def _outbox(figures: Figures, now: float) -> OutboxStatus:
-    waiting, parked = figures.waiting, figures.parked
-    return OutboxStatus(
-        waiting_groups=waiting.groups,
-        waiting_events=waiting.events,
-        waiting_bytes=waiting.bytes,
-        oldest_age_seconds=None if waiting.oldest is None else max(now - waiting.oldest, 0.0),
-        parked_groups=parked.groups,
-        parked_events=parked.events,
-        drain_seconds=None,
-    )
-
-
-def _store(path: Path, figures: Figures, settings: Settings | None) -> StoreStatus:
-    return StoreStatus(
-        path=str(path),
-        used_bytes=figures.used_bytes,
-        max_bytes=settings.storage_max_bytes if settings else Settings.model_fields["storage_max_bytes"].default,
-        disk_free_bytes=figures.disk_free_bytes,
-        trouble=None,
     )
 
 

@@ -75,7 +75,7 @@ def _check_room(folder: Path, settings: Settings) -> Finding:
     path, max_bytes = settings.store_path, settings.storage_max_bytes
     free = free_bytes(folder / path.name)
     facts = {"free": free // _MEBIBYTE, "max": max_bytes // _MEBIBYTE}
-    if free < RESERVE_BYTES and not Reserve(path).is_there():
+    if free < (_MEBIBYTE if Reserve(path).is_there() else RESERVE_BYTES):
         message = Text("its volume has {free} MiB left, less than polling takes", **facts)
         action = Text("free some, enlarge the volume, or name a folder of another one in STORAGEPATH")
         return Finding(Check.STORE, _SUBJECT, State.FAILED, message, action)

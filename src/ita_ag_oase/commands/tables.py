@@ -7,10 +7,10 @@ from ita_ag_oase import clock
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
-    """Return aligned lines without one at the end: numbers to the right, text to the left."""
+    """Return aligned lines without one at the end: text to the left, numbers to the right, missing or not."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(headings, *cells, strict=True)]
-    right = [bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(headings))]
+    right = [_is_of_numbers([row[place] for row in rows]) for place in range(len(headings))]
     lines = [
         "  ".join(
             _padded(cell, width, to_right=to_right) for cell, width, to_right in zip(line, widths, right, strict=True)
@@ -18,6 +18,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
         for line in (headings, *cells)
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _is_of_numbers(column: Sequence[str | int]) -> bool:
+    present = [cell for cell in column if cell != ""]
+    return bool(present) and all(isinstance(cell, int) for cell in present)
 
 
 def pairs(facts: Sequence[tuple[str, str]]) -> str:

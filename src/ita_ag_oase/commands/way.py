@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import ipaddress
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from ita_ag_oase import clock
 from ita_ag_oase.commands.findings import Check, Finding, State
+from ita_ag_oase.errors import system_words
 from ita_ag_oase.model import Destination
 from ita_ag_oase.text import Text, counted, shorten
 
@@ -104,8 +104,7 @@ async def _check_name(subject: Text | str, stop: tuple[str, int], field: Text | 
         async with asyncio.timeout(STEP_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as err:
-        why = err.strerror if isinstance(err, OSError) and err.strerror else _why(err)
-        message = Text("the name {host} does not resolve ({why})", host=host, why=why)
+        message = Text("the name {host} does not resolve ({why})", host=host, why=_why(err))
         action = Text("check the host in {field}, and this machine's name server", field=field)
         return Finding(Check.NAME, subject, State.FAILED, message, action)
     addresses = ", ".join(sorted({str(entry[4][0]) for entry in found}))
@@ -129,9 +128,7 @@ async def _check_connection(subject: Text | str, stop: tuple[str, int], field: T
 def _why(err: OSError | ValueError) -> Text | str:
     if isinstance(err, TimeoutError):
         return Text("no answer in time")
-    number = err.errno if isinstance(err, OSError) else None
-    # Not the error's own words, which asyncio puts a list of addresses into.
-    return os.strerror(number) if number else shorten(str(err), _WORDS)
+    return shorten(system_words(err) if isinstance(err, OSError) else str(err), _WORDS)
 
 
 async def _check_tls(subject: Text | str, destination: Destination, tls: ssl.SSLContext, fields: Fields) -> Finding:

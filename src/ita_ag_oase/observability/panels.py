@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 
 from ita_ag_oase import clock
 from ita_ag_oase.model import Ledger
-from ita_ag_oase.observability.verdict import Finding, Level, Place
+from ita_ag_oase.observability.verdict import Finding, Level, Place, lagging
 from ita_ag_oase.observability.words import age, distance, size
 from ita_ag_oase.status import (
     ExastroStatus,
@@ -132,7 +132,7 @@ def panels(status: Status, findings: Sequence[Finding], times: Times) -> tuple[P
     """Return the parts of the agent, in the order of Place."""
     levels = {finding.place: finding.level for finding in sorted(findings, key=lambda finding: finding.level)}
     return (
-        _sources(status.sources, levels.get(Place.SOURCES, Level.GOOD)),
+        _sources(status, levels.get(Place.SOURCES, Level.GOOD)),
         _outbox(status.outbox, levels.get(Place.OUTBOX, Level.GOOD)),
         _exastro(status.exastro, levels.get(Place.EXASTRO, Level.GOOD), times),
         _store(status.store, levels.get(Place.STORE, Level.GOOD), times),
@@ -196,18 +196,22 @@ def _failure(trouble: Trouble | None, times: Times, *, is_present: bool) -> Fail
     return Failure(trouble.detail, course, times.moment(trouble.latest), trouble.code, is_present=is_present)
 
 
-def _sources(sources: Sequence[SourceStatus], level: Level) -> Panel:
-    own, word = _sources_in_words([_STATES[source.state][0] for source in sources])
+def _sources(status: Status, level: Level) -> Panel:
+    own, word = _sources_in_words([_STATES[source.state][0] for source in status.sources], len(lagging(status)))
     return Panel(Place.SOURCES, Text("Sources"), max(own, level), word)
 
 
-def _sources_in_words(levels: Sequence[Level]) -> tuple[Level, Text]:
+def _sources_in_words(levels: Sequence[Level], late: int) -> tuple[Level, Text]:
     total = len(levels)
     if not levels:
         return Level.WAITING, Text("none")
     if failing := levels.count(Level.BAD):
         text = counted("{count:,} of {total:,} fails", "{count:,} of {total:,} fail", count=failing, total=total)
         return Level.BAD, text
+    if late:
+        return Level.DOUBTFUL, counted(
+            "{count:,} of {total:,} lags", "{count:,} of {total:,} lag", count=late, total=total
+        )
     if waiting := levels.count(Level.WAITING):
         text = counted("{count:,} of {total:,} waits", "{count:,} of {total:,} wait", count=waiting, total=total)
         return Level.WAITING, text

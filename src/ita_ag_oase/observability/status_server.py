@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from ita_ag_oase.errors import Reason, StatusServerFailed
+from ita_ag_oase.errors import Reason, StatusServerFailed, system_words
 from ita_ag_oase.text import Text
 
 PLAIN = "text/plain; charset=utf-8"
@@ -72,7 +72,7 @@ class StatusServer:
                     "port, or to 0 to go without, and STATUS_ADDRESS to an address of this machine",
                     port=port,
                     address=address,
-                    problem=err.strerror or err,
+                    problem=system_words(err),
                 ),
                 reason=Reason.STATUS_SERVER,
             ) from err
@@ -120,6 +120,8 @@ class StatusServer:
             await _send(connection, writer, answer, is_head=is_head)
 
     async def _answer(self, request: h11.Request) -> Answer:
+        if request.method not in (b"GET", b"HEAD"):
+            return _failed(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         headers = {name: value.decode("latin-1") for name, value in request.headers}
         if b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0":
             return _failed(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -129,8 +131,6 @@ class StatusServer:
             return _failed(HTTPStatus.BAD_REQUEST)
         if route is None:
             return _failed(HTTPStatus.NOT_FOUND)
-        if request.method not in (b"GET", b"HEAD"):
-            return _failed(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         return await route(headers.get(b"accept", ""))
 
 

@@ -10,6 +10,8 @@ from ita_ag_oase.text import Text, counted
 
 # A burst of events, or an update of Exastro, may well take some minutes.
 _OLD_SECONDS = 600.0
+# Of sources that are polled more rarely, so many turns may pass instead.
+_LAG_SECONDS, _LAG_TURNS = 900.0, 3
 # The agent itself speaks of a difference from here on (agent/timekeeper.py).
 _CLOCK_SECONDS = 60.0
 _NEARLY_FULL = 0.9
@@ -120,6 +122,25 @@ def _of_sources(status: Status) -> Iterator[Finding]:
             total=total,
         )
         yield _of_some(failing, text)
+    if late := lagging(status):
+        text = counted(
+            "{count:,} of {total:,} sources lags behind:",
+            "{count:,} of {total:,} sources lag behind:",
+            count=len(late),
+            total=total,
+        )
+        action = Text(
+            "Polls do not fail, and yet come no further: they take very long, or the answers lack what RESPONSE_KEY "
+            "names. `ita-ag-oase check` tells which."
+        )
+        yield Finding(Place.SOURCES, Level.DOUBTFUL, text, (action,), tuple(source.name for source in late))
+
+
+def lagging(status: Status) -> list[SourceStatus]:
+    """Return the sources, by name, whose polls do not fail, and that have not been read up to a recent time."""
+    most = max(_LAG_SECONDS, _LAG_TURNS * status.interval_seconds)
+    working = _in_state(status.sources, SourceState.WORKING)
+    return [source for source in working if source.lag_seconds is not None and source.lag_seconds >= most]
 
 
 def _in_state(sources: Iterable[SourceStatus], state: SourceState) -> list[SourceStatus]:

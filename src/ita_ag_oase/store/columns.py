@@ -71,8 +71,6 @@ _GREATEST = {"in_request": 1, "maybe_saved": 3}
 # More than this is no number, time or count of the store's.
 GREATEST_INTEGER = (1 << 53) - 1
 
-TABLES = frozenset(_COLUMNS)
-
 
 def names(table: str) -> tuple[str, ...]:
     """Return the columns of a table in their order."""
