@@ -95,12 +95,7 @@ async def _fetch(console: Console, settings: Settings, wish: Wish, *, as_json: b
     now = clock.now()
     zone = clock.zone(settings.tz)
     cursor = _cursor(kept, setting, wish.since, now=now, zone=zone)
-    found = await _poll(settings, kept, setting, cursor, now)
-    for secret in {secret for exchange in found.exchanges for secret in hiding.credentials_of(exchange)}:
-        console.redactor.add(secret)
-    # Known secrets first: one with an ampersand is more than the value that a name hides.
-    shown = [replace(exchange, url=console.redactor.redact(exchange.url)) for exchange in found.exchanges]
-    found = replace(found, exchanges=shown)
+    found = _without_secrets(await _poll(settings, kept, setting, cursor, now), console)
     view = _View(console, setting, cursor, found, zone=zone, shown_events=wish.shown_events)
     if as_json:
         console.json({"from": origin, **view.as_object()})
@@ -176,6 +171,16 @@ async def _poll(settings: Settings, kept: Kept, setting: CollectionSetting, curs
         finally:
             await source.close()
     return _Found(exchanges, seconds, answer, collection, events, fates)
+
+
+def _without_secrets(found: _Found, console: Console) -> _Found:
+    """Return the poll with URLs that can be shown, having learned the credentials that its answer could quote."""
+    for exchange in found.exchanges:
+        for secret in hiding.credentials_of(exchange):
+            console.redactor.add(secret)
+    # Before names hide values: a secret with an ampersand is more than one value.
+    shown = [replace(exchange, url=console.redactor.redact(exchange.url)) for exchange in found.exchanges]
+    return replace(found, exchanges=shown)
 
 
 class _View:
