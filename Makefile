@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := build/runtime
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check catalogs bench soak soak-model screenshots chart-golden image image-test lock clean
@@ -31,8 +32,15 @@ check: $(VENV)/.ready ## what must be green before a commit: style, types, struc
 catalogs: $(VENV)/.ready ## bring the catalogues of messages in line with the source, and name what is not translated yet
 	@PYTHONPATH=tests $(BIN)/python -m catalogs
 
-bench: $(VENV)/.ready ## CPU and memory per event, beside the bare minimum
-	@PYTHONPATH="$(CURDIR)/tests" $(BIN)/python bench/bench.py
+# The programs that are measured have the run-time dependencies alone, as in the image.
+$(RUNTIME)/.ready: requirements.txt $(VENV)/.ready
+	$(PYTHON) -m venv --clear --without-pip $(RUNTIME)
+	$(BIN)/python -m pip --quiet --python $(RUNTIME)/bin/python install --require-hashes --requirement requirements.txt
+	@touch $@
+
+bench: $(VENV)/.ready $(RUNTIME)/.ready ## CPU and memory of the agent, beside the bare minimum (SCENARIOS="idle start", JSON=file)
+	@PYTHONPATH="$(CURDIR)/tests" $(BIN)/python bench/bench.py --python $(RUNTIME)/bin/python $(if $(JSON),--json $(JSON)) \
+		$(if $(RUNS),--runs $(RUNS)) $(SCENARIOS)
 
 soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock jumps (MINUTES=3, or KILLS=1000; SEED=1; JUMPS=no)
 	@PYTHONPATH=tests $(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KILLS),--kills $(KILLS)) \

@@ -1,13 +1,11 @@
-"""A mailbox with old mail in it, to which some is added: bytes on the wire and CPU. Called by bench.py.
+"""A mailbox with old mail in it, to which some is added: bytes on the wire and CPU. Called by scenarios.py.
 
 The agent stands beside a program that searches for the mail of the day and fetches all of it at each poll. For both,
 bytes count from the first one on, and CPU time from the first connection on. Started as a script, this file is that
 program.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +19,8 @@ from imapclient import IMAPClient
 
 from dovecot import PASSWORD, Maildir, program, running
 from ita_ag_oase.demo.exastro import ORGANIZATION, WORKSPACE, DemoExastro, setting_row
-from support import wait_until
+from process import Program
+from support import free_port, wait_until
 from wires import Relay
 
 OLD_MAILS = 2_000
@@ -37,6 +36,7 @@ class Cost:
 
     wire_bytes: int
     cpu_seconds: float
+    peak_mib: float
 
 
 class House:
@@ -60,55 +60,52 @@ class House:
             self._inbox.deliver(f"{head}\r\n{_TEXT}\r\n".encode(), arrival=time.time() - seconds_ago)
 
 
-def agent(house: House) -> tuple[Sequence[str], Mapping[str, str]]:
-    environment = house.exastro.environment(["mail"])
-    own = {"STORAGEPATH": str(house.folder), "AGENT_NAME": house.folder.name, "EXECUTE_INTERVAL": str(INTERVAL_SECONDS)}
-    return [sys.executable, "-m", "ita_ag_oase"], {**environment, **own}
+def is_possible() -> bool:
+    """Whether Dovecot is installed."""
+    return bool(program())
 
 
-def plain(house: House) -> tuple[Sequence[str], Mapping[str, str]]:
-    return [sys.executable, __file__, house.user, str(house.relay.port)], {}
+def measure_agent(python: str, source_folder: Path) -> Cost:
+    """Return what the agent costs, run from a folder of source by a Python."""
+
+    def command(house: House) -> tuple[Sequence[str], Mapping[str, str]]:
+        own = {
+            "PYTHONPATH": str(source_folder),
+            "STORAGEPATH": str(house.folder),
+            "AGENT_NAME": house.folder.name,
+            "EXECUTE_INTERVAL": str(INTERVAL_SECONDS),
+            "STATUS_PORT": str(free_port()),
+        }
+        return [python, "-m", "ita_ag_oase"], {**house.exastro.environment(["mail"]), **own}
+
+    return _measure(command, lambda house: len(house.exastro.saved) // NEW_MAILS_PER_POLL)
 
 
-def measure(
-    command: Callable[[House], tuple[Sequence[str], Mapping[str, str]]],
-    polls: Callable[[House], int],
-    cpu_seconds: Callable[[int], float],
+def measure_fetch_all() -> Cost:
+    """Return what the program costs that fetches all."""
+
+    def command(house: House) -> tuple[Sequence[str], Mapping[str, str]]:
+        return [sys.executable, __file__, house.user, str(house.relay.port)], {"PYTHONPATH": ":".join(sys.path)}
+
+    return _measure(command, lambda house: house.relay.sent.count(b"LOGOUT") - 1)
+
+
+def _measure(
+    command: Callable[[House], tuple[Sequence[str], Mapping[str, str]]], polls: Callable[[House], int]
 ) -> Cost:
     """Run a program over all polls; `polls` tells how many of them are done, the first one, of old mail, left out."""
     with tempfile.TemporaryDirectory(prefix="ita-ag-oase-bench-") as folder, ExitStack() as stack:
         house = House(Path(folder), stack)
         house.deliver(OLD_MAILS, seconds_ago=60)
-        arguments, environment = command(house)
-        process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, cwd=folder)
-        try:
-            wait_until(lambda: house.relay.connections, "the first connection")
-            cpu_before = cpu_seconds(process.pid)
-            for poll in range(POLLS):
-                wait_until(lambda done=poll: polls(house) >= done, f"poll {poll}")  # type: ignore[misc] # bound now
-                house.deliver(NEW_MAILS_PER_POLL, seconds_ago=0)
-            wait_until(lambda: polls(house) >= POLLS, "the last poll")
-            return Cost(house.relay.received_bytes, cpu_seconds(process.pid) - cpu_before)
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-            shutil.rmtree(Path("/tmp", ORGANIZATION, WORKSPACE, f"ag_oase_{house.folder.name}"), ignore_errors=True)
-
-
-def show(cpu_seconds: Callable[[int], float]) -> None:
-    """Print the scenario's rows."""
-    if not program():
-        print("mail is left out: dovecot is not installed")
-        return
-    ours = measure(agent, lambda house: len(house.exastro.saved) // NEW_MAILS_PER_POLL, cpu_seconds)
-    theirs = measure(plain, lambda house: house.relay.sent.count(b"LOGOUT") - 1, cpu_seconds)
-    title = f"{POLLS * NEW_MAILS_PER_POLL} new mails, {OLD_MAILS} old"
-    print(f"{'scenario':<44}{'agent':>12}{'fetch all':>12}{'ratio':>8}")
-    for unit, mine, all_ in (
-        ("KiB on the wire", ours.wire_bytes / 1_024, theirs.wire_bytes / 1_024),
-        ("CPU, ms", ours.cpu_seconds * 1e3, theirs.cpu_seconds * 1e3),
-    ):
-        print(f"{f'{title}: {unit}':<44}{mine:>12.1f}{all_:>12.1f}{mine / all_:>8.3f}")
+        stack.callback(shutil.rmtree, Path("/tmp", ORGANIZATION, WORKSPACE, f"ag_oase_{Path(folder).name}"), True)
+        running_ = stack.enter_context(Program(*command(house), house.folder))
+        wait_until(lambda: house.relay.connections, "the first connection", last_words=running_.last_words)
+        cpu_before = running_.cpu_seconds
+        for poll in range(POLLS):
+            wait_until(lambda done=poll: polls(house) >= done, f"poll {poll}")  # type: ignore[misc] # bound now
+            house.deliver(NEW_MAILS_PER_POLL, seconds_ago=0)
+        wait_until(lambda: polls(house) >= POLLS, "the last poll")
+        return Cost(house.relay.received_bytes, running_.cpu_seconds - cpu_before, running_.peak_mib)
 
 
 def fetch_all(user: str, port: int) -> None:

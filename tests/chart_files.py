@@ -1,8 +1,8 @@
 """The files of the chart that are made from others: `make chart-golden` writes them, a test compares them.
 
 The values of the whole chart are those of the agent's chart, one level deeper; the tables of the README and of the
-manual, which has rows of its own for some values, are what the comments there say; the golden renderings are what helm
-makes of the shapes.
+manual, which has rows of its own for some values, are what the comments there say; the alerting rules are those of the
+documents; the golden renderings are what helm makes of the shapes.
 """
 
 import json
@@ -19,6 +19,7 @@ from helm import AGENT_CHART, CHART, template
 VALUES = CHART / "values.yaml"
 README = CHART / "README.md"
 MANUAL = CHART.parent / "docs" / "kubernetes.md"
+RULES = AGENT_CHART / "files" / "rules.yaml"
 
 _FOLDER = Path(__file__).parent / "chart"
 SHAPES = sorted((_FOLDER / "shapes").glob("*.yaml"))
@@ -82,13 +83,18 @@ def made() -> dict[Path, str]:
     """Return the text of each file that is made from others."""
     golden = {_FOLDER / "golden" / shape.name: _golden(shape) for shape in SHAPES}
     pages = {README: _with_table(README, _rows(parameters())), MANUAL: _with_table(MANUAL, _rows(_further()))}
-    return {VALUES: _values(), **pages, **golden}
+    return {VALUES: _values(), RULES: _rules(), **pages, **golden}
 
 
 def _values() -> str:
     lines = (AGENT_CHART / "values.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     # The first paragraph is about that file alone.
     return _HEAD + textwrap.indent("".join(lines[lines.index("\n") + 1 :]), "  ")
+
+
+def _rules() -> str:
+    rules = (CHART.parent / "docs" / "prometheus" / "rules.yaml").read_text(encoding="utf-8")
+    return f"# Made from docs/prometheus/rules.yaml by `make chart-golden`.\n{rules}"
 
 
 def _described(text: str) -> Iterator[tuple[str, str, bool]]:

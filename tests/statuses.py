@@ -55,7 +55,7 @@ def working(
     )
 
 
-def trouble(detail: Text, *, code: str = "AGT-10012", reason: str = "timeout", seconds: float = 1_380.0) -> Trouble:
+def trouble(detail: Text, *, code: str = "AGT-10029", reason: str = "timeout", seconds: float = 1_380.0) -> Trouble:
     """Return what has been failing for some time."""
     return Trouble(code=code, reason=reason, detail=detail, since=NOW - seconds, latest=NOW - 18, failures=24)
 
@@ -75,23 +75,23 @@ SOURCES = (
 )
 REFUSED = trouble(
     Text(
-        "http://zabbix.example:8080/api_jsonrpc.php answered 401: the user or the token is not accepted. "
-        "Correct AUTH_TOKEN of the event collection setting."
+        "{words}: check the credentials of the setting",
+        words=Text("{place} answered {status}", place="http://zabbix.example:8080", status="401 Unauthorized"),
     ),
-    code="AGT-10013",
+    code="AGT-10029",
     reason="unauthorized",
 )
 UNREACHABLE = trouble(
     Text(
-        "no connection to http://platform-auth:8000 within 12 s. "
-        "See that Exastro runs, and that EXASTRO_URL and the proxy are right."
+        "Exastro: {words}",
+        words=Text("no connection ({error}): check the host, the port and the network", error="Connection refused"),
     ),
-    code="AGT-10022",
+    code="AGT-00004",
     reason="unreachable",
 )
 
 STORE = StoreStatus(
-    path="/storage/acme/monitoring/sqlite/ag_oase_oase-agent-tokyo-1.sqlite3",
+    path="/storage/org001/ws01/sqlite/ag_oase_oase-agent-tokyo-1.sqlite3",
     used_bytes=41_205_760,
     max_bytes=1_073_741_824,
     disk_free_bytes=8_912_000_000,
@@ -109,7 +109,7 @@ OUTBOX = OutboxStatus(
 HEALTHY = Status(
     version="2.7.1",
     agent="oase-agent-tokyo-1",
-    workspace="acme/monitoring",
+    workspace="ws01",
     phase=Phase.RUNNING,
     is_ready=True,
     started=NOW - 12.4 * DAY,
@@ -211,7 +211,7 @@ MIXED = replace(
         used_bytes=1_070_000_000,
         is_working=False,
         trouble=trouble(
-            Text("the volume of the store is full: make room on it"), code="AGT-10030", reason="store_full"
+            Text("the volume of the store is full: make room on it"), code="AGT-10027", reason="store_full"
         ),
     ),
     ledger_imbalance=-3,

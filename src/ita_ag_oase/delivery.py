@@ -15,7 +15,7 @@ from ita_ag_oase.model import Batch, Group, Settlement
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.outbox import DAMAGED, BatchLimits
 from ita_ag_oase.store.store import Store
-from ita_ag_oase.text import Text, Told
+from ita_ag_oase.text import Text, Told, shorten
 
 _log = structlog.get_logger()
 
@@ -186,7 +186,7 @@ class Delivery:
         for message in messages:
             group = _addressee(message, open_groups)
             if group is None:
-                _log.warning("message_unclear", code="AGT-10020", detail=message[:256])
+                _log.warning("message_unclear", code="AGT-10020", detail=shorten(message, 256))
                 settlement = Settlement(
                     already_saved=frozenset(already), collided=collided, parked=parked, answers=answers
                 )

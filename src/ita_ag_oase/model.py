@@ -42,10 +42,10 @@ class CollectionSetting:
     name: str
     connection_method: ConnectionMethod
     request_method: RequestMethod
-    url: str
+    url: str = field(repr=False)
     port: int | None
-    request_header: str | None
-    parameter: str | None
+    request_header: str | None = field(repr=False)
+    parameter: str | None = field(repr=False)
     proxy: str | None = field(repr=False)
     auth_token: str = field(repr=False)
     username: str | None
@@ -62,18 +62,30 @@ class CollectionSetting:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be shown; empty ones left out."""
-        found = (self.auth_token, self.password, self.secret_access_key, password_in(self.proxy))
-        return tuple(secret for secret in found if secret)
+        own = (self.auth_token, self.password, self.secret_access_key)
+        login = login_of(self.username, self.password)
+        return (*(secret for secret in own if secret), *login, *secrets_in(self.proxy), *secrets_in(self.url))
 
 
-def password_in(url: str | None) -> str | None:
-    """Return the password in a URL's user part, as it is typed; None where there is none."""
+def login_of(username: str | None, password: str | None) -> tuple[str, ...]:
+    """Return what Basic authentication encodes, in which a short password is not found; nothing for no password."""
+    return (f"{username or ''}:{password}",) if password else ()
+
+
+def secrets_in(url: str | None) -> tuple[str, ...]:
+    """Return what is secret in a URL's user part, as it is typed: the password, also behind its user.
+
+    A user without a password is taken for a token.
+    """
     try:
         # A proxy may stand without a scheme, which urlsplit would take the user for.
-        password = urlsplit(url if url and "://" in url else f"//{url or ''}").password
+        parts = urlsplit(url if url and "://" in url else f"//{url or ''}")
     except ValueError:
-        return None
-    return unquote(password) if password else None
+        return ()
+    username, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not password:
+        return (username,) if username else ()
+    return password, *login_of(username, password)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ita_ag_oase.errors import ConfigError
-from ita_ag_oase.model import password_in
+from ita_ag_oase.model import login_of, secrets_in
 from ita_ag_oase.text import Text, verbatim
 
 _IDENTITY = re.compile(r"[a-zA-Z0-9_-]{1,36}")
@@ -321,8 +321,9 @@ class Settings(_Languages):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be shown."""
-        found = (self.refresh_token, self.password, password_in(self.http_proxy), password_in(self.https_proxy))
-        return tuple(secret for secret in found if secret)
+        own = tuple(secret for secret in (self.refresh_token, self.password) if secret)
+        login = login_of(self.exastro_username, self.password)
+        return (*own, *login, *secrets_in(self.http_proxy), *secrets_in(self.https_proxy))
 
     @property
     def store_path(self) -> Path:

@@ -7,6 +7,9 @@ be a literal.
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
+# Behind words that were cut. By this mark a redactor knows that they may end within a secret.
+SHORTENED = "…"
+
 
 class Translations(Protocol):
     """What knows the words of a language, such as the catalogues of gettext."""
@@ -81,6 +84,11 @@ def counted(singular: str, plural: str, /, *, count: int, **facts: Any) -> Text:
 def verbatim(words: str) -> Text:
     """Return what others said, which is in no catalogue."""
     return Text("{words}", words=words)
+
+
+def shorten(words: str, characters: int) -> str:
+    """Return what others said in at most so many characters, with SHORTENED at the end where some are missing."""
+    return words if len(words) <= characters else f"{words[: characters - 1]}{SHORTENED}"
 
 
 class _English:

@@ -12,11 +12,14 @@ from pathlib import Path
 import certifi
 import httpx
 
+from ita_ag_oase import __version__
 from ita_ag_oase.errors import Reason, system_words
-from ita_ag_oase.text import Text
+from ita_ag_oase.text import Text, shorten
 
 # The only coding that is asked for, since it can be undone a piece at a time within a bound.
 ACCEPTED_ENCODING = "gzip"
+# By which the logs of Exastro and of sources tell the agent from others (RFC 9110 section 10.1.5).
+USER_AGENT = f"ita-ag-oase/{__version__}"
 _RETRY_AFTER_MAX_SECONDS = 3_600.0
 _STEP_BYTES = 262_144
 # Characters of the other side's own words in a message.
@@ -104,9 +107,12 @@ async def read_bounded(response: httpx.Response, max_bytes: int) -> bytearray:
     Raises AnswerTooLarge as soon as it is more, however little was received, and AnswerUnreadable for another coding
     than gzip, or where the compressed text is broken or ends too early.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    given = response.headers.get("content-encoding", "identity").strip()
+    encoding = given.lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
-        raise AnswerUnreadable(Text("it is coded as {encoding!r}, which was not asked for", encoding=encoding[:20]))
+        raise AnswerUnreadable(
+            Text("it is coded as {encoding!r}, which was not asked for", encoding=shorten(given, 20))
+        )
     body = bytearray()
     inflate = _Gunzip(max_bytes) if "gzip" in encoding else None
     async for received in response.aiter_raw():
@@ -185,13 +191,13 @@ def explain(err: httpx.TransportError | TimeoutError) -> tuple[Reason, Text]:
         if isinstance(cause, ssl.SSLError):
             return Reason.TLS, explain_tls(cause, check=Text("the scheme and the port"))
     if isinstance(err, httpx.ProxyError):
-        return Reason.UNREACHABLE, Text("the proxy refused ({error}): check the proxy", error=str(err)[:_WORDS])
+        return Reason.UNREACHABLE, Text("the proxy refused ({error}): check the proxy", error=shorten(str(err), _WORDS))
     if isinstance(err, httpx.ConnectError):
         words = _last_words(causes)
         return Reason.UNREACHABLE, Text(
             "no connection ({error}): check the host, the port and the network", error=words
         )
-    words = str(err)[:_WORDS] or err.__class__.__name__
+    words = shorten(str(err), _WORDS) or err.__class__.__name__
     return Reason.UNREACHABLE, Text("the connection broke ({error}): check the host and the network", error=words)
 
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
+from ita_ag_oase import __version__
 from ita_ag_oase.demo import mailbox
 from ita_ag_oase.demo.exastro import DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import Reply, Request, as_html, as_json
 from ita_ag_oase.demo.mailbox import Mailbox, MailServer
 from support import Deploy, Deployment, ListSource, ScriptedSource, deliver_once
 
-_AGENT = re.compile(r"python-httpx/[\d.]+")
 _REQUEST = (
     "  GET http://SOURCE/events",
     "  host: SOURCE",
     "  connection: keep-alive",
-    "  user-agent: python-httpx",
     "  accept: application/json, */*;q=0.5",
     "  accept-encoding: gzip",
+    f"  user-agent: ita-ag-oase/{__version__}",
     "  authorization: ********",
 )
 
@@ -45,7 +45,7 @@ def _lines(text: str, source: ScriptedSource) -> list[str]:
     text = text.replace(source.url.partition("//")[2], "SOURCE").replace(_id_of(source), "ID")
     text = re.sub(r"last fetched time: \d+ \(.*\)", "last fetched time: N (T)", text)
     text = re.sub(r'(_time": )\d+', r"\1N", text)
-    return _AGENT.sub("python-httpx", re.sub(r"in \d+\.\d+ s", "in N s", text)).splitlines()
+    return re.sub(r"in \d+\.\d+ s", "in N s", text).splitlines()
 
 
 def _id_of(source: ScriptedSource) -> str:

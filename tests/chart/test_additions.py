@@ -11,6 +11,8 @@ import yaml
 from helm import CHART, Manifest, Rendering, Values, agent, agents, others, render
 from support import do_without
 
+_RULES = CHART.parent / "docs" / "prometheus" / "rules.yaml"
+_CASES = Path(__file__).parents[1] / "integration" / "prometheus_rules_test.yaml"
 _THREE = agents(
     agent("a"), agent("b"), agent("c"), metrics={"podMonitor": {"enabled": True}}, networkPolicy={"enabled": True}
 )
@@ -325,14 +327,25 @@ def test_the_storage_class_is_as_odd_as_it_was(given: str | None, expected: Valu
     assert {key: value for key, value in spec.items() if key == "storageClassName"} == expected
 
 
-def test_prometheus_accepts_the_rules(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool") or do_without("promtool is not installed: install the package prometheus")
+def _of_the_release(file: Path) -> str:
+    """Return a file about the job of the documents as one about the job that the release's PodMonitor makes."""
+    return file.read_text(encoding="utf-8").replace('job="oase-agent"', 'job="exastro/ita-ag-oase"')
+
+
+def test_the_rules_are_those_of_the_documents_and_ones_own() -> None:
     own = {"name": "own", "rules": [{"record": "x", "expr": "up"}]}
     spec = render(others(metrics={"prometheusRule": {"enabled": True, "groups": [own]}})).one("PrometheusRule")["spec"]
-    assert [group["name"] for group in spec["groups"]] == ["ita-ag-oase", "own"]
+    assert spec["groups"] == [*yaml.safe_load(_of_the_release(_RULES))["groups"], own]
+
+
+def test_the_rules_are_about_agents_of_the_release(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool") or do_without("promtool is not installed: install the package prometheus")
+    spec = render(others(metrics={"prometheusRule": {"enabled": True}})).one("PrometheusRule")["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    checked = subprocess.run([promtool, "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True)
-    assert (checked.returncode, checked.stderr) == (0, "")
+    cases = _of_the_release(_CASES).replace("../../docs/prometheus/rules.yaml", "rules.yaml")
+    (tmp_path / "cases.yaml").write_text(cases, encoding="utf-8")
+    tested = subprocess.run([promtool, "test", "rules", tmp_path / "cases.yaml"], capture_output=True, text=True)
+    assert (tested.returncode, "SUCCESS" in tested.stdout) == (0, True), tested.stdout + tested.stderr
 
 
 def test_a_release_whose_values_lack_all_that_is_new_renders(tmp_path: Path) -> None:

@@ -66,27 +66,39 @@ def test_no_agent_is_refused(given: object) -> None:
     )
 
 
-def _changed_owner(folder: Path, *, is_denied: bool) -> tuple[int, str, str]:
-    """Return how the first step ends where chown is denied, or not, and how it calls it."""
+@pytest.fixture(name="volume")
+def _volume(tmp_path: Path) -> Path:
+    """Return a volume with a store, as a file system of its own has it."""
+    (tmp_path / "volume" / "org").mkdir(parents=True)
+    (tmp_path / "volume" / "org" / "store").touch()
+    (tmp_path / "volume" / "lost+found" / "below").mkdir(parents=True)
+    return tmp_path / "volume"
+
+
+def _first_step(volume: Path, *, is_denied: bool) -> "subprocess.CompletedProcess[str]":
+    """Return how the first step ends where chown is denied, or not; it prints what it is called with."""
     (step,) = render(others()).pod["initContainers"]
-    chown = folder / "chown"
-    chown.write_text(f'#!/bin/sh\necho "$@"\nexit {int(is_denied)}\n', encoding="utf-8")
+    *command, mounted = step["command"]
+    assert mounted == "/storage"
+    chown = volume.parent / "chown"
+    chown.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@"\nexit {int(is_denied)}\n', encoding="utf-8")
     chown.chmod(0o755)
-    ended = subprocess.run(
-        step["command"], capture_output=True, text=True, env={"PATH": f"{folder}:/usr/bin:/bin"}, timeout=60
-    )
-    return ended.returncode, ended.stdout, ended.stderr
+    environment = {"PATH": f"{volume.parent}:/usr/bin:/bin"}
+    return subprocess.run([*command, str(volume)], capture_output=True, text=True, env=environment, timeout=60)
 
 
-def test_the_first_step_gives_the_volume_and_all_in_it_to_the_agent(tmp_path: Path) -> None:
-    assert _changed_owner(tmp_path, is_denied=False) == (0, "-Rh 1000:1000 /storage\n", "")
+def test_the_first_step_gives_the_volume_and_all_of_the_agents_in_it_to_the_agent(volume: Path) -> None:
+    ended = _first_step(volume, is_denied=False)
+    called = ended.stdout.splitlines()
+    assert (ended.returncode, ended.stderr, called[:2]) == (0, "", ["-h", "1000:1000"])
+    assert sorted(called[2:]) == [str(volume), f"{volume}/org", f"{volume}/org/store"]
 
 
-def test_the_first_step_ends_well_where_the_owner_cannot_be_changed(tmp_path: Path) -> None:
-    assert _changed_owner(tmp_path, is_denied=True) == (
+def test_the_first_step_ends_well_where_the_owner_cannot_be_changed(volume: Path) -> None:
+    ended = _first_step(volume, is_denied=True)
+    assert (ended.returncode, ended.stderr) == (
         0,
-        "-Rh 1000:1000 /storage\n",
-        "/storage could not be given to 1000:1000: where the agent cannot write, do so by hand\n",
+        f"{volume} could not be given to 1000:1000: where the agent cannot write, do so by hand\n",
     )
 
 
@@ -171,6 +183,7 @@ _ACCOUNTS = [
     pytest.param({"create": True, "name": "mine"}, ["mine"], "mine", id="made-under-a-name"),
     pytest.param({"create": False, "name": "mine"}, [], "mine", id="there-already"),
     pytest.param({"create": False}, [], "default", id="none"),
+    pytest.param({"create": "false"}, [], "default", id="none-by-a-text"),
     pytest.param(None, [], "default", id="null"),
 ]
 

@@ -67,6 +67,22 @@ def test_names_of_volumes_fit_with_the_longest_name_override() -> None:
     assert [name for name in names if not _LABEL.fullmatch(name)] == []
 
 
+@pytest.mark.parametrize("name", ["123", "0x1f", "true", "null"])
+def test_a_name_that_yaml_takes_for_something_else_stays_a_name(name: str) -> None:
+    rendering = render(
+        agents(
+            {"extraEnv": {"AGENT_NAME": ""}},
+            nameOverride=name,
+            metrics={"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+            networkPolicy={"enabled": True},
+            serviceAccount={"create": True},
+        )
+    )
+    kinds = ("Deployment", "NetworkPolicy", "PodMonitor", "PrometheusRule", "ServiceAccount")
+    named = [rendering.one(kind)["metadata"]["name"] for kind in kinds]
+    assert [*named, *rendering.containers, rendering.pod["serviceAccountName"]] == [name] * 7
+
+
 @pytest.mark.parametrize("name", ["My-Agent", "my_agent", "-agent"])
 def test_a_name_override_that_is_no_name_is_refused(name: str) -> None:
     assert refusal(others(nameOverride=name)) == (

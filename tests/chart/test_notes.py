@@ -168,6 +168,15 @@ def test_a_status_port_that_is_taken_is_told(cluster: Cluster) -> None:
     ]
 
 
+def test_rules_without_what_they_look_at_are_told(cluster: Cluster) -> None:
+    assert cluster.warnings(others(metrics={"prometheusRule": {"enabled": True}})) == [
+        (
+            "ita-ag-oase.metrics.prometheusRule is on without metrics.podMonitor, so its alert OaseAgentDown fires "
+            "for ever: turn metrics.podMonitor.enabled on."
+        )
+    ]
+
+
 _STORAGE: list[Any] = [
     (
         {"persistence": {"enabled": False}},

@@ -1,6 +1,7 @@
 """The image as it runs: as a user without rights, on a read-only root, as the first process."""
 
 import os
+import shlex
 import signal
 import subprocess
 import tomllib
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from helm import others, render
 from images import ROOT, Image, first_process, started
 from ita_ag_oase import __version__
 from ita_ag_oase.demo.exastro import DemoExastro
@@ -77,6 +79,13 @@ def test_it_runs_without_rights_and_writes_where_it_may(image: Image) -> None:
     out, err = process.communicate(timeout=_SECONDS)
     assert out == "1 1000 1000 True\n"
     assert err.splitlines()[-1] == "OSError: [Errno 30] Read-only file system: '/opt/probe'"
+
+
+def test_the_first_step_of_the_pod_gives_the_volume_away_inside(image: Image) -> None:
+    (step,) = render(others()).pod["initContainers"]
+    script = f"{shlex.join(step['command'])} && stat --format=%u:%g /storage"
+    process = started(image.root, {**image.config, "User": "0:0", "Entrypoint": ["sh"]}, ["-c", script], {})
+    assert (process.communicate(timeout=_SECONDS), process.returncode) == (("1000:1000\n", ""), 0)
 
 
 def test_the_demo_works_inside(start: Start) -> None:

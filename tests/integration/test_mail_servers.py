@@ -226,7 +226,12 @@ def test_a_setting_that_can_never_be_asked_with_is_refused(columns: dict[str, An
 
 @pytest.mark.parametrize("proxy", ["socks5://user:pr0xy-pass@proxy:1080", "user:pr0xy-pass@proxy:1080"])
 def test_the_password_of_a_proxy_does_not_escape_the_mask(proxy: str) -> None:
-    assert replace(MAIL, proxy=proxy).secrets == ("mail-passw0rd", "pr0xy-pass")
+    assert replace(MAIL, proxy=proxy).secrets == (
+        "mail-passw0rd",
+        "alarms:mail-passw0rd",
+        "pr0xy-pass",
+        "user:pr0xy-pass",
+    )
 
 
 def test_a_silent_mail_server_holds_up_neither_other_sources_nor_the_end_of_the_agent(deploy: Deploy) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ita_ag_oase.observability.metrics import INSTRUMENTS
 from support import do_without
@@ -29,6 +30,13 @@ def test_promtool_has_nothing_against_the_rules(arguments: tuple[str, ...]) -> N
 def test_every_metric_that_is_named_is_one_of_the_agents(file: Path) -> None:
     named = set(re.findall(r"\boase_agent_\w+", file.read_text(encoding="utf-8")))
     assert named - {instrument.name for instrument in INSTRUMENTS} == set()
+
+
+def test_every_metric_that_is_asked_for_is_of_the_job() -> None:
+    (group,) = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    expressions = "\n".join(rule["expr"] for rule in group["rules"])
+    metrics = re.findall(r"\b(?:oase_agent_\w+|up)\b(?!\{job=\"oase-agent\")", expressions)
+    assert metrics == []
 
 
 def test_every_alert_is_tried_and_says_what_is_wrong_and_what_to_do() -> None:

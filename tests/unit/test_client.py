@@ -220,7 +220,7 @@ async def test_failure_says_what_was_answered_and_what_to_do(status: int, body: 
 
 async def test_long_message_is_cut_at_256_characters() -> None:
     body = json.dumps({"result": "400-00002", "message": "x" * 10_000}).encode()
-    assert (await _post(_always(400, body)))[1] == "Exastro answered 400 400-00002 " + "x" * 256
+    assert (await _post(_always(400, body)))[1] == "Exastro answered 400 400-00002 " + "x" * 255 + "…"
 
 
 async def test_compressed_answer_is_read() -> None:

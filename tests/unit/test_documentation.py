@@ -13,6 +13,7 @@ from ita_ag_oase.errors import Reason
 from ita_ag_oase.events import extract
 from ita_ag_oase.observability.metrics import INSTRUMENTS
 from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Settings, load
+from manual import examples
 
 ROOT = Path(__file__).parents[2]
 FIELDS = sorted(Settings.model_fields)
@@ -62,17 +63,17 @@ def _cells(line: str) -> list[str]:
 
 def _tables(text: str) -> Iterator[list[Row]]:
     """Return each table as its rows, by the names of the columns."""
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+    for block in re.findall(r"(?:^ *\|.*\n)+", text, re.MULTILINE):
         head, _, *rows = block.splitlines()
         yield [dict(zip(_cells(head), _cells(row), strict=True)) for row in rows]
 
 
 def _fences(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [example.text for example in examples(text) if re.fullmatch(language, example.language)]
 
 
 def _without_fences(text: str) -> str:
-    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _code(text: str) -> list[str]:

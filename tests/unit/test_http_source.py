@@ -5,6 +5,8 @@ import gzip
 import json
 import re
 import ssl
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -21,10 +23,12 @@ from ita_ag_oase.model import ConnectionMethod, Cursor, Destination, Exchange, P
 from ita_ag_oase.sources.http import (
     CONNECT_SECONDS,
     MAX_REDIRECTS,
+    POOLS,
     READ_SECONDS,
     TOTAL_SECONDS,
     HttpClients,
     HttpSource,
+    pool_of,
 )
 from ita_ag_oase.sources.imap import ImapSource
 from ita_ag_oase.sources.source import open_source
@@ -336,6 +340,10 @@ class TestRequest:
         (name,) = header
         assert type(err) is SourceUnreadable
         assert str(err) == f"REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro"
+
+    async def test_the_name_of_what_no_header_can_hold_is_cut(self) -> None:
+        err = await _error(request_header=json.dumps({"x " * 99: ""}))
+        assert str(err) == f"REQUEST_HEADER {('x ' * 20)[:39] + '…'!r} holds what no header can: mend it in Exastro"
         assert err.reason is Reason.PARAMETER
 
     @pytest.mark.parametrize(
@@ -525,6 +533,13 @@ class TestAnswer:
                 Reason.HTTP_STATUS,
                 "http://source.test answered 599: it cannot serve now",
                 id="599",
+            ),
+            pytest.param(
+                httpx.Response(401, extensions={"reason_phrase": b"No hidden-token"}),
+                SourceRejected,
+                Reason.UNAUTHORIZED,
+                "http://source.test answered 401 Unauthorized: check the credentials of the setting",
+                id="401 that quotes what it was sent",
             ),
             pytest.param(
                 _answer(302),
@@ -903,7 +918,7 @@ class TestCookies:
 
 
 class TestClients:
-    """One pool of connections for all settings, and one for each proxy."""
+    """Some pools of connections for all settings, and as many for each proxy."""
 
     @pytest.fixture
     async def clients(self) -> AsyncIterator[HttpClients]:
@@ -923,6 +938,25 @@ class TestClients:
         assert own not in (direct, by_environment)
         assert clients.choose(httpx.URL("https://other.test/"), "http://own:1") is own
         assert clients.choose(httpx.URL("http://other.test/"), "http://own:1") is own
+
+    async def test_pools_share_no_client(self, clients: HttpClients) -> None:
+        chosen = [
+            clients.choose(httpx.URL("http://h/"), proxy, pool) for proxy in (None, "http://p:1") for pool in (0, 1)
+        ]
+        assert len(set(map(id, chosen))) == len(chosen)
+
+    def test_a_thousand_settings_are_spread_over_the_pools(self) -> None:
+        pools = Counter(pool_of(str(uuid.uuid5(uuid.NAMESPACE_URL, str(number)))) for number in range(1_000))
+        assert sorted(pools) == list(range(POOLS))
+        assert max(pools.values()) < 2 * 1_000 / POOLS
+
+    async def test_each_source_uses_the_pool_of_its_setting(self) -> None:
+        source = Source()
+        for id_ in ("a", "b", "a"):
+            await source.of(id=id_).fetch(Cursor(LAST, None), LAST)
+        used = set(source.clients._clients)
+        await source.clients.close()
+        assert used == {(None, pool_of("a")), (None, pool_of("b"))}
 
     async def test_time_limits_are_those_of_the_protocol(self, clients: HttpClients) -> None:
         timeout = clients.choose(httpx.URL("http://h/"), None).timeout

@@ -1,10 +1,12 @@
 """Log lines: what they look like, and that no secret is in them in any form."""
 
 import base64
+import html
 import io
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -18,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ita_ag_oase import clock
+from ita_ag_oase.agent.schedule import Troubles
 from ita_ag_oase.errors import Reason, SourceUnreadable
 from ita_ag_oase.observability.language import translations
 from ita_ag_oase.observability.logs import MASK, Redactor, configure
-from ita_ag_oase.text import ENGLISH, Text, Translations, verbatim
+from ita_ag_oase.text import ENGLISH, Text, Translations, shorten, verbatim
 
 _log = structlog.get_logger()
 
@@ -190,7 +193,7 @@ def test_a_library_s_wrong_format_ends_nothing(arguments: tuple[object, ...]) ->
 def test_what_libraries_log_at_length_is_cut() -> None:
     out = _configured()
     logging.getLogger("library").error("x" * 99_999)
-    assert [line["text"] for line in _lines(out)] == ["x" * 1_000]
+    assert [line["text"] for line in _lines(out)] == ["x" * 999 + "…"]
 
 
 async def test_httpx_prints_no_url() -> None:
@@ -278,7 +281,7 @@ class TestWords:
     def test_a_long_text_is_cut(self) -> None:
         out = _configured()
         _log.error("x", detail=verbatim("y" * 1_000))
-        assert _lines(out)[0]["detail"] == "y" * 512
+        assert _lines(out)[0]["detail"] == "y" * 511 + "…"
 
     def test_no_secret_is_in_the_words(self) -> None:
         out = _configured("hidden", "needed")
@@ -327,13 +330,29 @@ SECRET = "s3cr/t+\"quoted\" & 'é' 監\\n\nx"
             json.dumps({"k": SECRET}, ensure_ascii=False), f'{{"k": "{MASK}"}}', id="in JSON, not ASCII alone"
         ),
         pytest.param(json.dumps(json.dumps({"k": SECRET})), f'"{{\\"k\\": \\"{MASK}\\"}}"', id="in JSON in JSON"),
+        pytest.param(
+            json.dumps({"k": SECRET}).replace("/", "\\/"), f'{{"k": "{MASK}"}}', id="in JSON, slashes escaped"
+        ),
         pytest.param(repr({"k": SECRET}), f"{{'k': '{MASK}'}}", id="in Python's repr"),
+        pytest.param(repr(f"'\"{SECRET}"), f"'\\'\"{MASK}'", id="in Python's repr among quotes"),
+        pytest.param(repr(f"x{SECRET}".encode()), f"b'x{MASK}'", id="in Python's repr of bytes"),
+        pytest.param(
+            repr(json.dumps(SECRET, ensure_ascii=False).encode()), f"b'\"{MASK}\"'", id="in a quoted word's bytes"
+        ),
+        pytest.param(f"<p>{html.escape(SECRET)}</p>", f"<p>{MASK}</p>", id="in HTML"),
+        pytest.param(html.escape(json.dumps(SECRET)), f"&quot;{MASK}&quot;", id="in JSON in HTML"),
+        pytest.param(SECRET.encode().decode("latin-1"), MASK, id="in the wrong character set"),
+        pytest.param(SECRET.encode("ascii", "ignore").decode(), MASK, id="without what is no ASCII"),
         pytest.param(base64.b64encode(SECRET.encode()).decode(), MASK, id="base64"),
         pytest.param(base64.b64encode(SECRET.encode()).decode().rstrip("="), MASK, id="base64 without padding"),
         pytest.param(base64.urlsafe_b64encode(SECRET.encode()).decode(), MASK, id="base64 for URLs"),
         pytest.param(f"http://h/{quote(SECRET, safe='')}/x", f"http://h/{MASK}/x", id="in a path"),
         pytest.param(f"http://h/{quote(SECRET)}/x", f"http://h/{MASK}/x", id="in a path, slashes kept"),
         pytest.param(urlencode({"k": SECRET, "l": 1}), f"k={MASK}&l=1", id="in a form"),
+        pytest.param(quote(urlencode({"k": SECRET})), f"k%3D{MASK}", id="in a form within a query"),
+        pytest.param(
+            re.sub("%..", lambda code: code[0].lower(), quote(SECRET, safe="")), MASK, id="in a path, small letters"
+        ),
         pytest.param(str(httpx.URL("http://h", params={"k": SECRET})), f"http://h?k={MASK}", id="in httpx's query"),
     ],
 )
@@ -345,8 +364,74 @@ def test_a_secret_is_taken_out_in_every_form(text: str, redacted: str) -> None:
 
 def test_a_secret_is_taken_out_of_a_url_that_httpx_made_of_it() -> None:
     redactor = Redactor()
-    redactor.add("p/ss w\\rd^`{|}<é>")
-    assert redactor.redact(str(httpx.URL("http://h?k=p/ss w\\rd^`{|}<é>&l"))) == f"http://h?k={MASK}&l"
+    redactor.add("p/ss w\\rd^`{|}<é>%zz%20%e")
+    url = httpx.URL("http://h/p/ss w\\rd^`{|}<é>%zz%20%e/x?k=p/ss w\\rd^`{|}<é>%zz%20%e&l")
+    assert redactor.redact(str(url)) == f"http://h/{MASK}/x?k={MASK}&l"
+
+
+_LONG = "k7/Pq\"w2'Zx+m9=Rt5ä" * 30
+
+
+@pytest.mark.parametrize("left", [4, 8, 100, 560])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(str, id="as it is"),
+        pytest.param(repr, id="repr"),
+        pytest.param(json.dumps, id="JSON"),
+        pytest.param(quote, id="percent-encoded"),
+        pytest.param(lambda text: base64.b64encode(text.encode()).decode(), id="base64"),
+    ],
+)
+def test_the_beginning_of_a_secret_is_taken_out_where_a_text_was_shortened(
+    write: Callable[[str], str], left: int
+) -> None:
+    redactor = Redactor()
+    redactor.add(_LONG)
+    whole = write(_LONG)
+    before = whole[: whole.index("k7") if "k7" in whole else 0]
+    shortened = shorten(f"said: {whole}", 7 + len(before) + left)
+    assert redactor.redact(f"({shortened}): check it") == f"(said: {before}{MASK}…): check it"
+
+
+def test_another_secret_within_the_beginning_of_one_leaves_no_rest() -> None:
+    redactor = Redactor()
+    for secret in ("before-hidden-behind", "hidden"):
+        redactor.add(secret)
+    assert redactor.redact("(before-hidden-be…) hidden…") == f"({MASK}…) {MASK}…"
+
+
+def test_what_is_shortened_elsewhere_than_in_a_secret_stays() -> None:
+    redactor = Redactor()
+    redactor.add("k7-secret")
+    assert redactor.redact("a k7… k7-s… of k7-sand… end k7-") == f"a k7… {MASK}… of k7-sand… end k7-"
+
+
+def test_a_secret_across_the_end_of_a_long_text_is_taken_out() -> None:
+    out = _configured(_LONG)
+    _log.error("x", detail=verbatim("y" * 500 + _LONG))
+    logging.getLogger("library").error("%s%s", "y" * 990, _LONG)
+    own, library = _lines(out)
+    assert (own["detail"], library["text"]) == ("y" * 500 + f"{MASK}…", "y" * 990 + f"{MASK}…")
+
+
+def test_an_unexpected_error_shows_no_secret() -> None:
+    out = _configured(_LONG)
+    try:
+        raise RuntimeError("y" * 200 + _LONG)
+    except RuntimeError as err:
+        Troubles(failed="x", recovered="y").note_failure(err, "AGT-10001")
+    (line,) = _lines(out)
+    assert (line["detail"], line["exception"].splitlines()[-1]) == (
+        f"RuntimeError('{'y' * 200}{MASK}…",
+        f"RuntimeError: {'y' * 200}{MASK}",
+    )
+
+
+def test_a_secret_is_taken_out_without_the_white_space_around_it_too() -> None:
+    redactor = Redactor()
+    redactor.add(" k7-secret\n")
+    assert redactor.redact("a k7-secret b k7-secret\n") == f"a {MASK} b{MASK}"
 
 
 @UNTIMED
@@ -437,11 +522,21 @@ def _web_token(number: int) -> str:
         pytest.param(_web_token(1), id="whole"),
         pytest.param(_web_token(1)[:100], id="cut"),
         pytest.param(_web_token(1)[:20], id="cut in its head"),
+        pytest.param(_web_token(1)[:8], id="cut in its first characters"),
         pytest.param(base64.b64encode(_web_token(1).encode()).decode(), id="base64"),
     ],
 )
 def test_access_tokens_are_known_by_their_looks(form: str) -> None:
     assert Redactor().redact(f"Bearer {form}, and more") == f"Bearer {MASK}, and more"
+
+
+@pytest.mark.parametrize("before", ["Bearer ", "Bearer: ", "token "])
+def test_access_tokens_are_known_within_base64(before: str) -> None:
+    coded = base64.b64encode(f"{before}{_web_token(1)}".encode()).decode()
+    left = Redactor().redact(coded).removesuffix(MASK)
+    # A character holds a part of the last one before the token.
+    assert coded.startswith(left)
+    assert len(left) <= len(base64.b64encode(before.encode()))
 
 
 def test_memory_does_not_grow_with_every_access_token() -> None:

@@ -156,11 +156,11 @@ def test_a_healthy_agent_is_told_in_english() -> None:
         ),
         (
             "Store 4% used Used 39.3 MiB of 1.0 GiB Free on the volume 8.3 GiB "
-            "File /storage/acme/monitoring/sqlite/ag_oase_oase-agent-tokyo-1.sqlite3"
+            "File /storage/org001/ws01/sqlite/ag_oase_oase-agent-tokyo-1.sqlite3"
         ),
         "Ledger balances Collected 28,972 Delivered 28,972 Dropped by a person 0 Lost with a damaged store 0",
         (
-            "Agent running Name oase-agent-tokyo-1 Workspace acme/monitoring Version 2.7.1 "
+            "Agent running Name oase-agent-tokyo-1 Workspace ws01 Version 2.7.1 "
             "Started 12 d ago 2026-04-03 00:54 Polls every 5 s"
         ),
     ]
@@ -197,7 +197,7 @@ def test_what_fails_comes_first_with_its_remedy() -> None:
             *["18,204", "0", "0"],
         ],
         [
-            f"{REFUSED.detail} AGT-10013 24 failures in a row within 23 min latest 18 s ago 10:29:54",
+            f"{REFUSED.detail} AGT-10029 24 failures in a row within 23 min latest 18 s ago 10:29:54",
         ],
         [
             "Alertmanager",
@@ -229,7 +229,7 @@ def test_a_failure_that_is_over_is_told_as_the_last_one() -> None:
     rows = rows_of(page(MIXED))
     after_grafana = rows[[row[0] for row in rows].index("Grafana") + 1]
     assert after_grafana == [
-        f"Last error: {REFUSED.detail} AGT-10013 24 failures in a row within 16 min latest 2 h ago 08:16:52",
+        f"Last error: {REFUSED.detail} AGT-10029 24 failures in a row within 16 min latest 2 h ago 08:16:52",
     ]
 
 
@@ -267,7 +267,7 @@ def test_a_failure_that_is_over_is_told_as_the_last_one() -> None:
             (
                 "Exastro not reachable Address http://platform-auth:8000 Last answer 23 min ago 10:07:08 "
                 "Settings fetched 31 min ago 09:58:32 Access token ends none Agent's clock agrees with Exastro's "
-                f"{UNREACHABLE.detail} AGT-10022 24 failures in a row within 23 min latest 18 s ago 10:29:54"
+                f"{UNREACHABLE.detail} AGT-00004 24 failures in a row within 23 min latest 18 s ago 10:29:54"
             ),
         ),
         (
@@ -275,9 +275,9 @@ def test_a_failure_that_is_over_is_told_as_the_last_one() -> None:
             "store",
             (
                 "Store not working Used 1,020 MiB of 1.0 GiB Free on the volume 8.3 GiB "
-                "File /storage/acme/monitoring/sqlite/ag_oase_oase-agent-tokyo-1.sqlite3 "
+                "File /storage/org001/ws01/sqlite/ag_oase_oase-agent-tokyo-1.sqlite3 "
                 "the volume of the store is full: make room on it "
-                "AGT-10030 24 failures in a row within 23 min latest 18 s ago 10:29:54"
+                "AGT-10027 24 failures in a row within 23 min latest 18 s ago 10:29:54"
             ),
         ),
         (STARTING, "sources", "Sources none Here is a line for each source, once the settings are known."),

@@ -207,7 +207,7 @@ async def test_first_polls_are_spread_by_milliseconds_and_then_come_at_a_fixed_r
     house.rows = [_row(name) for name in NAMES]
     with capture_logs() as logs:
         await house.roster.refresh()
-    first = [("n1", 0.0), ("n2", 0.005), ("n3", 0.01)]
+    first = [("n1", 0.0), ("n2", 0.01), ("n3", 0.02)]
     assert await house.poll_for(9) == [*first, *((name, time + 5) for name, time in first)]
     assert house.asked == [{"event_collection_settings_names": list(NAMES)}]
     assert in_english(logs) == [FETCHING, _applied(*NAMES, started=3, stopped=0)]
@@ -218,7 +218,7 @@ async def test_slow_source_does_not_hold_up_another_one(house: House) -> None:
     house.rows = [_row("n1"), _row("n2")]
     house.poll_seconds = 12.0
     await house.roster.refresh()
-    assert await house.poll_for(16) == [("n1", 0.0), ("n2", 0.005), ("n1", 15.0), ("n2", 15.005)]
+    assert await house.poll_for(16) == [("n1", 0.0), ("n2", 0.01), ("n1", 15.0), ("n2", 15.01)]
 
 
 @pytest.mark.looptime
@@ -229,7 +229,7 @@ async def test_gone_settings_end_new_ones_start_and_unchanged_ones_go_on(house: 
     house.rows = [_row("n2"), _row("n3")]
     with capture_logs() as logs:
         await house.roster.refresh()
-    assert await house.poll_for(6) == [("n3", 0.0), ("n2", 3.005), ("n3", 5.0)]
+    assert await house.poll_for(6) == [("n3", 0.0), ("n2", 3.01), ("n3", 5.0)]
     assert [setting.name for setting in house.made] == ["n1", "n2", "n3"]
     assert in_english(logs) == [FETCHING, _unusable("n1", ACTION), _applied("n2", "n3", started=1, stopped=1)]
 
@@ -244,7 +244,7 @@ async def test_unchanged_setting_is_left_alone_though_its_secret_comes_encrypted
         await house.roster.refresh()
     assert (logs, len(house.made)) == ([FETCHING], 3)
     # The polls that were under way end, and the next ones come when they are due.
-    assert await house.poll_for(6) == [("n1", 4.0), ("n2", 4.005), ("n3", 4.01)]
+    assert await house.poll_for(6) == [("n1", 4.0), ("n2", 4.01), ("n3", 4.02)]
 
 
 @pytest.mark.looptime
@@ -260,7 +260,7 @@ async def test_changed_setting_is_started_anew(house: House, columns: dict[str, 
     house.rows[1].update(columns)
     with capture_logs() as logs:
         await house.roster.refresh()
-    assert await house.poll_for(3.5) == [("n2", 0.0), ("n1", 3.0), ("n3", 3.01)]
+    assert await house.poll_for(3.5) == [("n2", 0.0), ("n1", 3.0), ("n3", 3.02)]
     assert in_english(logs) == [FETCHING, _applied(*NAMES, started=1, stopped=1)]
     for column, value in columns.items():
         assert house.made[-1].row[column] == value
@@ -327,7 +327,7 @@ async def test_row_that_cannot_be_used_leaves_the_others_running(house: House) -
     house.rows[1]["TTL"] = 60
     house.unusable_for_sources = set()
     await house.roster.refresh()
-    assert await house.poll_for(1) == [("n2", 0.0), ("n3", 0.005)]
+    assert await house.poll_for(1) == [("n2", 0.0), ("n3", 0.01)]
 
 
 @pytest.mark.looptime
@@ -337,7 +337,7 @@ async def test_setting_whose_row_was_spoilt_ends(house: House) -> None:
     await house.poll_for(1)
     house.rows[0]["REQUEST_METHOD_ID"] = "7"
     await house.roster.refresh()
-    assert await house.poll_for(5) == [("n2", 4.005)]
+    assert await house.poll_for(5) == [("n2", 4.01)]
 
 
 @pytest.mark.looptime
@@ -628,7 +628,7 @@ async def test_store_that_fails_half_way_leaves_started_settings_under_control(h
     await house.execute("DROP TRIGGER broken")
     await house.roster.refresh()
     # n1 keeps its turns; the others begin now.
-    assert await house.poll_for(5.5) == [("n2", 0.0), ("n3", 0.005), ("n1", 4.0), ("n2", 5.0), ("n3", 5.005)]
+    assert await house.poll_for(5.5) == [("n2", 0.0), ("n3", 0.01), ("n1", 4.0), ("n2", 5.0), ("n3", 5.01)]
     await house.roster.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

@@ -247,7 +247,7 @@ LOGS: dict[str, tuple[list[Exception | None], list[dict[str, Any]]]] = {
     "long": (
         [LONG],
         [
-            _failure("error", "unexpected", f"ValueError('{'y' * 1_000}"[:256], 1, exc_info=LONG),
+            _failure("error", "unexpected", f"ValueError('{'y' * 243}…", 1, exc_info=LONG),
         ],
     ),
 }

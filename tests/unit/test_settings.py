@@ -472,6 +472,16 @@ class TestAuthentication:
         assert "hidden" not in shown
         assert "from-" not in shown
 
+    def test_secrets_are_those_in_use_and_the_logins_made_of_them(self, load_with: Load) -> None:
+        given = {
+            "EXASTRO_REFRESH_TOKEN": "token",
+            "EXASTRO_USERNAME": "u",
+            "EXASTRO_PASSWORD": "pw",
+            "HTTP_PROXY": "http://v:one@proxy:1",
+            "HTTPS_PROXY": "w:other@proxy:1",
+        }
+        assert load_with(given).secrets == ("token", "pw", "u:pw", "one", "v:one", "other", "w:other")
+
     def test_no_secret_is_in_the_text_of_an_error(self, load_with: Load) -> None:
         given = {
             "EXASTRO_REFRESH_TOKEN": os.fsdecode(b"hidden-\xff"),

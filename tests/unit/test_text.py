@@ -3,7 +3,7 @@
 import pytest
 
 from ita_ag_oase.errors import Reason, SourceUnavailable
-from ita_ag_oase.text import Text, counted, verbatim
+from ita_ag_oase.text import Text, counted, shorten, verbatim
 
 _CATALOGUE = {
     "{place}: {why}": "{place}:{why}",
@@ -49,3 +49,10 @@ def test_texts_are_the_same_when_they_say_the_same() -> None:
     assert Text("{a}", a=1) == Text("{a}").about(a=1)
     assert Text("{a}", a=1) != Text("{a}", a=2)
     assert Text("a") != "a"
+
+
+@pytest.mark.parametrize(
+    ("words", "shortened"), [("", ""), ("12345", "12345"), ("123456", "1234…")], ids=["empty", "fits", "too long"]
+)
+def test_what_is_too_long_is_shortened_with_a_mark(words: str, shortened: str) -> None:
+    assert shorten(words, 5) == shortened

@@ -224,7 +224,11 @@ class TestReadBounded:
     async def test_the_name_of_a_coding_is_cut(self) -> None:
         with pytest.raises(AnswerUnreadable) as caught:
             await read_bounded(_answer(b"", "x" * 9_000), 1_000)
-        assert str(caught.value) == f"it is coded as {'x' * 20!r}, which was not asked for"
+        assert str(caught.value) == f"it is coded as {'x' * 19 + '…'!r}, which was not asked for"
+
+    async def test_the_name_of_a_coding_is_told_as_it_came_so_that_a_secret_in_it_is_known(self) -> None:
+        with pytest.raises(AnswerUnreadable, match=r"^it is coded as 'Bearer SeCrEt', "):
+            await read_bounded(_answer(b"", "Bearer SeCrEt"), 1_000)
 
     @pytest.mark.parametrize(
         ("body", "why"),
@@ -381,7 +385,7 @@ _TIMEOUT_WORDS = "in time: check the host, the port and what lies between"
         pytest.param(
             httpx.RemoteProtocolError("y" * 9_000),
             Reason.UNREACHABLE,
-            f"the connection broke ({'y' * 200}): check the host and the network",
+            f"the connection broke ({'y' * 199}…): check the host and the network",
             id="words of the other side are cut",
         ),
         pytest.param(

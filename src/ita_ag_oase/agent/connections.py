@@ -60,7 +60,11 @@ async def open_exastro(
         verify=exastro_tls(settings),
         proxy=_proxies(settings).choose(httpx.URL(settings.exastro_url)),
         trust_env=False,
-        headers={"Accept": "application/json", "Accept-Encoding": transport.ACCEPTED_ENCODING},
+        headers={
+            "Accept": "application/json",
+            "Accept-Encoding": transport.ACCEPTED_ENCODING,
+            "User-Agent": transport.USER_AGENT,
+        },
         event_hooks={"response": [functools.partial(_note_date, on_date)]},
     )
     base_url = (

@@ -24,8 +24,9 @@ from ita_ag_oase.text import Text
 
 _log = structlog.get_logger()
 
-# First polls are spread this far apart, so that many sources do not start in one instant.
-_SPREAD_SECONDS = 0.005
+# First polls are spread this far apart, so that many sources do not start in one instant: several times what a poll
+# takes, or they pile up.
+_SPREAD_SECONDS = 0.01
 
 Row = Mapping[str, Any]
 

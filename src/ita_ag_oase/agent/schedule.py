@@ -9,6 +9,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential, wait_random
 
 from ita_ag_oase.errors import AgentError, Permanent, Reason, Retryable, StoreDamaged, StoreUnavailable
+from ita_ag_oase.text import shorten
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Troubles:
         tell(self._failed, code=code, **self._facts, reason=err.reason, detail=err.text, failures=self.count)
 
     def _tell_unexpected(self, err: Exception, code: str, *, is_news: bool) -> None:
-        facts = {"code": code, **self._facts, "reason": "unexpected", "detail": repr(err)[:256]}
+        facts = {"code": code, **self._facts, "reason": "unexpected", "detail": shorten(repr(err), 256)}
         if is_news:
             _log.error(self._failed, **facts, failures=self.count, exc_info=err)
         else:

@@ -5,7 +5,7 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -42,11 +42,11 @@ from ita_ag_oase.observability.logs import configure
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.imap_server import server_of
 from ita_ag_oase.store.saving import as_delivered
-from ita_ag_oase.text import Text, counted
+from ita_ag_oase.text import Text, counted, shorten
 
 _INDENT = "  "
 # Of an answer that cannot be read.
-_BEGIN_BYTES = 200
+_BEGIN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,11 @@ async def _fetch(console: Console, settings: Settings, wish: Wish, *, as_json: b
     zone = clock.zone(settings.tz)
     cursor = _cursor(kept, setting, wish.since, now=now, zone=zone)
     found = await _poll(settings, kept, setting, cursor, now)
+    for secret in {secret for exchange in found.exchanges for secret in hiding.credentials_of(exchange)}:
+        console.redactor.add(secret)
+    # Known secrets first: one with an ampersand is more than the value that a name hides.
+    shown = [replace(exchange, url=console.redactor.redact(exchange.url)) for exchange in found.exchanges]
+    found = replace(found, exchanges=shown)
     view = _View(console, setting, cursor, found, zone=zone, shown_events=wish.shown_events)
     if as_json:
         console.json({"from": origin, **view.as_object()})
@@ -278,7 +283,10 @@ class _View:
             size = counted("{count} byte", "{count} bytes", count=len(answer.body))
             self._line(Text("{size} in {seconds:.3f} s", size=size, seconds=found.seconds))
             if found.error is not None:
-                begin = bytes(answer.body[:_BEGIN_BYTES]).decode(errors="replace")
+                # In no character set does a character take more bytes.
+                begin = json_text.decoded(answer.body[: 4 * _BEGIN_CHARACTERS + 4], answer.charset)
+                # Without secrets before it is quoted, which is a way of writing them more.
+                begin = self._console.told(shorten(begin, _BEGIN_CHARACTERS))
                 self._line(Text("it begins with {begin!r}", begin=begin))
             elif self._setting.response_key:
                 self._line(_where_key_led(self._setting, answer))

@@ -19,7 +19,7 @@ from ita_ag_oase import clock
 from ita_ag_oase.commands.findings import Check, Finding, State
 from ita_ag_oase.errors import system_words
 from ita_ag_oase.model import Destination
-from ita_ag_oase.text import Text, counted
+from ita_ag_oase.text import Text, counted, shorten
 
 # For one step of the way; the agent itself waits somewhat longer.
 STEP_SECONDS = 10.0
@@ -128,7 +128,7 @@ async def _check_connection(subject: Text | str, stop: tuple[str, int], field: T
 def _why(err: OSError | ValueError) -> Text | str:
     if isinstance(err, TimeoutError):
         return Text("no answer in time")
-    return (system_words(err) if isinstance(err, OSError) else str(err))[:_WORDS]
+    return shorten(system_words(err) if isinstance(err, OSError) else str(err), _WORDS)
 
 
 async def _check_tls(subject: Text | str, destination: Destination, tls: ssl.SSLContext, fields: Fields) -> Finding:
@@ -222,9 +222,11 @@ async def _ask_proxy(
         user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}")
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    status = (await reader.readline()).decode("latin-1").strip()[:_WORDS]
+    status = (await reader.readline()).decode("latin-1").strip()
     if status.split(" ")[1:2] != ["200"]:
-        raise NoWay(Text("the proxy refused the way to {place} ({why})", place=destination.place, why=status))
+        raise NoWay(
+            Text("the proxy refused the way to {place} ({why})", place=destination.place, why=shorten(status, _WORDS))
+        )
     for _ in range(_ANSWER_LINES):
         if await reader.readline() in (b"\r\n", b"\n", b""):
             return
@@ -236,7 +238,7 @@ async def _ask_for_tls(destination: Destination, reader: asyncio.StreamReader, w
     writer.write(b"a STARTTLS\r\n")
     answer = await reader.readline() if greeting.startswith(b"* OK") else greeting
     if not answer.upper().startswith(b"A OK"):
-        why = answer.decode("latin-1").strip()[:_WORDS]
+        why = shorten(answer.decode("latin-1").strip(), _WORDS)
         raise NoWay(Text("{place} does not change over to TLS ({why})", place=destination.place, why=why))
 
 

@@ -61,6 +61,9 @@ class DemoExastro:
         self,
         rows: Sequence[Mapping[str, Any]] = (),
         *,
+        refresh_token: str = REFRESH_TOKEN,
+        password: str = PASSWORD,
+        make_token: Callable[[], str] = secrets.token_urlsafe,
         token_seconds: float = 300.0,
         rotates_tokens: bool = False,
         max_request_bytes: int = 1 << 30,
@@ -81,9 +84,12 @@ class DemoExastro:
         self.fetches = 0
         self.tokens_issued = 0
         self.unauthorized = 0
+        self._refresh_token = refresh_token
+        self._password = password
+        self._make_token = make_token
         self._token_seconds = token_seconds
         self._rotates_tokens = rotates_tokens
-        self._refresh_tokens = {REFRESH_TOKEN}
+        self._refresh_tokens = {refresh_token}
         self._access_tokens: dict[str, float] = {}
         self._progress: dict[tuple[str, str], int] = {}
         self._on_saved = on_saved
@@ -128,7 +134,7 @@ class DemoExastro:
             "EXASTRO_URL": self.url,
             "EXASTRO_ORGANIZATION_ID": ORGANIZATION,
             "EXASTRO_WORKSPACE_ID": WORKSPACE,
-            "EXASTRO_REFRESH_TOKEN": REFRESH_TOKEN,
+            "EXASTRO_REFRESH_TOKEN": self._refresh_token,
             "EVENT_COLLECTION_SETTINGS_NAMES": ",".join(names),
         }
 
@@ -163,8 +169,8 @@ class DemoExastro:
             if form.get("grant_type") != "refresh_token" or not is_known:
                 return as_json({"error": "invalid_grant", "error_description": "Invalid refresh token"}, 400)
             if self._rotates_tokens:
-                self._refresh_tokens = {secrets.token_urlsafe(32)}
-            token = secrets.token_urlsafe(24)
+                self._refresh_tokens = {self._make_token()}
+            token = self._make_token()
             self._access_tokens[token] = time.monotonic() + self._token_seconds
             self.tokens_issued += 1
             following = next(iter(self._refresh_tokens))
@@ -174,7 +180,7 @@ class DemoExastro:
     def _is_authenticated(self, request: Request) -> bool:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme == "Basic":
-            return base64.b64decode(value).decode() == f"{USERNAME}:{PASSWORD}"
+            return base64.b64decode(value).decode() == f"{USERNAME}:{self._password}"
         with self._lock:
             return scheme == "Bearer" and self._access_tokens.get(value, 0.0) > time.monotonic()
 

@@ -32,7 +32,22 @@ def normalize(body: bytes | bytearray, charset: str | None = None) -> Buffer:
             return _whole.decode(body.removeprefix(codecs.BOM_UTF8) if body[:1] == b"\xef" else body)
     except (msgspec.DecodeError, RecursionError):
         pass
-    return _repaired(_decoded(body, charset))
+    return _repaired(decoded(body, charset))
+
+
+def decoded(body: bytes | bytearray, charset: str | None) -> str:
+    """Return an answer as text; what is no text in its character set becomes U+FFFD."""
+    wide = json.detect_encoding(bytes(body[:4]))
+    if not wide.startswith("utf-8"):
+        return body.decode(wide, "replace")
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    try:
+        return body.decode(charset or "utf-8", "replace")
+    except (LookupError, ValueError):
+        return body.decode("utf-8", "replace")
 
 
 def elements(array: Buffer) -> list[msgspec.Raw]:
@@ -129,7 +144,7 @@ class Expression:
 
     def _inapplicable(self, err: Exception) -> SourceUnreadable:
         return SourceUnreadable(
-            Text("{column} cannot be applied to the answer ({error})", column=self._column, error=_first_line(err)),
+            Text("{column} cannot be applied to the answer ({error})", column=self._column, error=_complaint(err)),
             reason=Reason.EXPRESSION,
         )
 
@@ -175,6 +190,14 @@ def _first_line(err: Exception) -> str:
     return (str(err).splitlines() or [err.__class__.__name__])[0][:200]
 
 
+def _complaint(err: Exception) -> str:
+    """Return what is wrong with an expression, without the value in the answer that some errors quote."""
+    if not isinstance(err, JMESPathTypeError):
+        return _first_line(err)
+    expected = ", ".join(map(str, err.expected_types))
+    return f"{err.function_name}() takes {expected}, not {err.actual_type}"
+
+
 def first_byte(text: Buffer) -> bytes:
     """Return the first byte of JSON text, which tells the kind of its value."""
     return bytes(memoryview(text)[:1])
@@ -195,20 +218,6 @@ def _is_utf8(body: bytes | bytearray) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _decoded(body: bytes | bytearray, charset: str | None) -> str:
-    wide = json.detect_encoding(bytes(body[:4]))
-    if not wide.startswith("utf-8"):
-        return body.decode(wide, "replace")
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
-    try:
-        return body.decode(charset or "utf-8", "replace")
-    except (LookupError, ValueError):
-        return body.decode("utf-8", "replace")
 
 
 def _repaired(text: str) -> bytes:

@@ -11,7 +11,7 @@ from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
 from ita_ag_oase.exastro.auth import RefreshTokenAuth
 from ita_ag_oase.exastro.wire import SUCCESS
-from ita_ag_oase.text import Text
+from ita_ag_oase.text import Text, shorten
 
 CONNECT_SECONDS = 12.0
 # A post can take minutes at the receiver.
@@ -110,7 +110,7 @@ async def _read(response: httpx.Response) -> _Answer:
     return _Answer(
         status=response.status_code,
         result=result if isinstance(result, str) else None,
-        message=str(answer.get("message", ""))[:_QUOTED_CHARACTERS],
+        message=shorten(str(answer.get("message", "")), _QUOTED_CHARACTERS),
         data=answer.get("data"),
         retry_after_seconds=transport.retry_after_seconds(response, clock.now()),
     )

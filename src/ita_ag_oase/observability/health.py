@@ -11,7 +11,7 @@ from ita_ag_oase.errors import AgentError, ExastroRejected, Reason, StoreDamaged
 from ita_ag_oase.model import Batch, Saved, Settlement
 from ita_ag_oase.observability.measures import Distribution, Histogram, Throughput
 from ita_ag_oase.status import ExastroStatus, Phase, SourceState, SourceStatus, Trouble
-from ita_ag_oase.text import Text
+from ita_ag_oase.text import Text, shorten
 
 SUCCEEDED = "succeeded"
 UNEXPECTED = "unexpected"
@@ -392,5 +392,6 @@ def _detail(err: Exception) -> Text:
     if isinstance(err, AgentError):
         return err.text
     return Text(
-        "an unexpected error: {error}; the log has more, report it as a defect of the agent", error=repr(err)[:256]
+        "an unexpected error: {error}; the log has more, report it as a defect of the agent",
+        error=shorten(repr(err), 256),
     )

@@ -1,13 +1,15 @@
 """Log lines: JSON, or readable ones on a terminal, with every known secret taken out."""
 
 import base64
+import bisect
+import html
 import io
 import json
 import logging
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from datetime import tzinfo
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
@@ -18,7 +20,7 @@ import structlog
 from ita_ag_oase import clock
 from ita_ag_oase.errors import AgentError
 from ita_ag_oase.observability.messages import MESSAGES
-from ita_ag_oase.text import ENGLISH, Text, Translations
+from ita_ag_oase.text import ENGLISH, SHORTENED, Text, Translations, shorten
 
 MASK = "********"
 # Shorter secrets are taken out only where they stand alone, or logs would be full of holes.
@@ -26,36 +28,53 @@ _SHORT_CHARACTERS = 4
 # A JSON Web Token (RFC 7519) or its beginning, also in base64. Access tokens are known by their looks: one learned
 # every few minutes would have to be kept and looked for in every line for ever.
 _WEB_TOKEN = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){2,4}", re.ASCII)
-_WEB_TOKEN_PART = re.compile(r"eyJ[\w-]{10,}(?:\.[\w-]*){0,4}|ZXlK[\w+/-]{10,}={0,2}", re.ASCII)
+# In base64, `eyJ` looks different by where it begins among three bytes.
+_WEB_TOKEN_PART = re.compile(
+    r"eyJ[\w-]{4,}(?:\.[\w-]*){0,4}|(?:ZXlK[\w+/-]{10,}|[GWm2]V5S[\w+/-]{16,}|leUp[\w+/-]{16,})={0,2}", re.ASCII
+)
 # What a person would else read twice in one line.
 _OFTEN_IN_MESSAGE = ("detail", "text")
 # A text among the facts of a line is cut at this length.
 _TOLD_CHARACTERS = 512
-# What httpx leaves as it is in a query.
-_QUERY_SAFE = "!$&'()*+,;=:@/?[\\]^`{|}"
+# So is what a library says.
+_LIBRARY_CHARACTERS = 1_000
+_PERCENT = re.compile("%[0-9A-F]{2}")
+# What httpx leaves as it is in a path, and in a query.
+_PATH_SAFE = "!$%&'()*+,;=:@/[\\]^|"
+_QUERY_SAFE = f"{_PATH_SAFE}?`{{}}"
 
 
 class Redactor:
-    """Knows the secrets and replaces them in text, in every form they could appear in."""
+    """Knows the secrets and replaces them in text, in every form they could appear in.
+
+    The beginning of one is replaced where the text was shortened within it.
+    """
 
     def __init__(self) -> None:
         self._secrets: set[str] = set()
+        # The longest first, so that none leaves a part of another.
         self._long_forms: list[str] = []
+        self._forms: set[str] = set()
         self._short_forms: list[re.Pattern[str]] = []
 
     def add(self, secret: str | None) -> None:
-        """Learn a secret; empty ones are none."""
+        """Learn a secret, also without the white space around it; empty ones are none."""
         if not secret or secret in self._secrets or _WEB_TOKEN.fullmatch(secret):
             return
         self._secrets.add(secret)
-        forms = _forms(secret)
-        self._short_forms += [_alone(form) for form in forms if len(form) < _SHORT_CHARACTERS]
-        long_forms = {form for form in forms if len(form) >= _SHORT_CHARACTERS}
-        self._long_forms = sorted({*self._long_forms, *long_forms}, key=len, reverse=True)
+        forms = _forms(secret) | _forms(secret.strip() or secret)
+        for form in forms - self._forms:
+            if len(form) < _SHORT_CHARACTERS:
+                self._short_forms.append(_alone(form))
+            else:
+                bisect.insort(self._long_forms, form, key=_longest_first)
+        self._forms |= forms
 
     def redact(self, text: str) -> str:
         """Return the text without any secret."""
-        for form in self._long_forms:
+        # The beginnings first: what is within one may be another secret.
+        text = self._without_beginnings(text) if SHORTENED in text else text
+        for form in self._forms_up_to(len(text)):
             if form in text:
                 text = text.replace(form, MASK)
         for pattern in self._short_forms:
@@ -77,18 +96,74 @@ class Redactor:
         is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         return value if is_number and redacted == text else redacted
 
+    def _forms_up_to(self, characters: int) -> Sequence[str]:
+        """Return the long forms that a text of this length could hold."""
+        return self._long_forms[bisect.bisect_left(self._long_forms, -characters, key=_longest_first) :]
+
+    def _without_beginnings(self, text: str) -> str:
+        *shortened, last = text.split(SHORTENED)
+        return SHORTENED.join([*map(self._without_beginning, shortened), last])
+
+    def _without_beginning(self, text: str) -> str:
+        starts = [start for form in self._long_forms if (start := _start_of(form, text)) is not None]
+        return f"{text[: min(starts)]}{MASK}" if starts else text
+
     def _redact_json(self, raw: msgspec.Raw) -> Any:
         text = bytes(raw).decode()
         return raw if self.redact(text) == text else self.redact_value(json.loads(text))
 
 
+def _longest_first(form: str) -> int:
+    return -len(form)
+
+
 def _forms(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "replace")
-    plain = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    # JSON within JSON is escaped twice.
-    escaped = {json.dumps(form)[1:-1] for form in plain}
-    quoted = {quote(raw, safe=safe) for safe in ("", "/", _QUERY_SAFE)} | {quote_plus(raw)}
-    return plain | escaped | quoted | set(_base64_forms(raw))
+    plain = {secret, *_escaped(secret)}
+    # JSON within JSON or HTML is escaped twice, and so is what a mail server quotes of a command.
+    escaped = {twice for form in plain for twice in _escaped(form)}
+    # What libraries make of bytes that are no ASCII.
+    wrong = {raw.decode("latin-1"), secret.encode("ascii", "ignore").decode()}
+    long_wrong = {form for form in wrong if len(form) >= 2 * _SHORT_CHARACTERS}
+    return plain | escaped | long_wrong | set(_percent_forms(raw)) | set(_base64_forms(raw))
+
+
+def _escaped(text: str) -> Iterator[str]:
+    yield html.escape(text)
+    yield html.escape(text, quote=False)
+    yield from _in_python(text)
+    yield from _in_json(text)
+
+
+def _in_python(text: str) -> Iterator[str]:
+    """Yield how repr writes text, and its bytes, alone and among both kinds of quotes."""
+    yield repr(text)[1:-1]
+    yield repr(f"'\"{text}")[4:-1]
+    raw = text.encode("utf-8", "replace")
+    yield repr(raw)[2:-1]
+    yield repr(b"'\"" + raw)[5:-1]
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """Yield how text can stand in JSON; some escape the slash, too."""
+    for form in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield form
+        yield form.replace("/", "\\/")
+
+
+def _percent_forms(raw: bytes) -> Iterator[str]:
+    once = {quote(raw, safe=safe) for safe in ("", "/", _PATH_SAFE, _QUERY_SAFE)} | {quote_plus(raw)}
+    for form in once | {quote(form, safe="") for form in once}:
+        yield form
+        yield _PERCENT.sub(lambda code: code[0].lower(), form)
+
+
+def _start_of(form: str, text: str) -> int | None:
+    """Return where in a text that ends too early a form begins; None where it does not, or hardly."""
+    start = text.find(form[:_SHORT_CHARACTERS], max(0, len(text) - len(form)))
+    while start >= 0 and not form.startswith(text[start:]):
+        start = text.find(form[:_SHORT_CHARACTERS], start + 1)
+    return start if start >= 0 else None
 
 
 def _base64_forms(raw: bytes) -> Iterator[str]:
@@ -166,7 +241,7 @@ def configure(
 def _told(fact: Any, translations: Translations) -> Any:
     """Return a fact of a line with the texts in it told in a language."""
     if isinstance(fact, Text | AgentError):
-        return fact.told(translations)[:_TOLD_CHARACTERS]
+        return shorten(fact.told(translations), _TOLD_CHARACTERS)
     return [_told(element, translations) for element in fact] if isinstance(fact, tuple | list) else fact
 
 
@@ -214,7 +289,7 @@ class _Forwarder(logging.Handler):
             min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL),
             "library_message",
             logger=record.name,
-            text=_message(record)[:1_000],
+            text=shorten(_message(record), _LIBRARY_CHARACTERS),
             exc_info=record.exc_info,
         )
 

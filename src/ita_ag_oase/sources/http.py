@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import ssl
+import zlib
 from collections.abc import Callable
 from datetime import tzinfo
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -17,13 +18,16 @@ from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejecte
 from ita_ag_oase.model import CollectionSetting, Cursor, Destination, Exchange, Payload, RequestMethod
 from ita_ag_oase.sources.http_auth import auth_of
 from ita_ag_oase.sources.templates import Template, TemplateNames
-from ita_ag_oase.text import Text
+from ita_ag_oase.text import Text, shorten
 
 CONNECT_SECONDS = 12.0
 READ_SECONDS = 30.0
 # A source that trickles forever must end, too.
 TOTAL_SECONDS = 120.0
 MAX_REDIRECTS = 5
+# For each request, httpcore looks at every connection of its pool: in one for 1,000 sources that are slow at the same
+# time, that alone takes longer than they leave.
+POOLS = 16
 
 # What httpx decides by itself, whatever REQUEST_HEADER says.
 _OWN_HEADERS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding"})
@@ -39,19 +43,19 @@ _PORT_MAX = 65_535
 
 
 class HttpClients:
-    """The kept-alive connections of all HTTP sources: one pool, and one more for each proxy that a setting names."""
+    """The kept-alive connections of all HTTP sources, in POOLS pools, and as many more for each proxy that is used."""
 
     def __init__(self, *, tls: ssl.SSLContext, proxies: transport.Proxies, transport_: Any = None) -> None:
         self._tls = tls
         self._proxies = proxies
         self._transport = transport_
-        self._clients: dict[str | None, httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str | None, int], httpx.AsyncClient] = {}
 
-    def choose(self, url: httpx.URL, own_proxy: str | None) -> httpx.AsyncClient:
-        """Return the client for a URL: through the setting's own proxy, else as the environment says."""
+    def choose(self, url: httpx.URL, own_proxy: str | None, pool: int = 0) -> httpx.AsyncClient:
+        """Return a pool's client for a URL: through the setting's own proxy, else as the environment says."""
         proxy = self.proxy_for(url, own_proxy)
-        if proxy not in self._clients:
-            self._clients[proxy] = httpx.AsyncClient(
+        if (proxy, pool) not in self._clients:
+            self._clients[proxy, pool] = httpx.AsyncClient(
                 verify=self._tls,
                 proxy=proxy,
                 transport=self._transport,
@@ -61,9 +65,13 @@ class HttpClients:
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=90),
-                headers={"Accept": "application/json, */*;q=0.5", "Accept-Encoding": transport.ACCEPTED_ENCODING},
+                headers={
+                    "Accept": "application/json, */*;q=0.5",
+                    "Accept-Encoding": transport.ACCEPTED_ENCODING,
+                    "User-Agent": transport.USER_AGENT,
+                },
             )
-        return self._clients[proxy]
+        return self._clients[proxy, pool]
 
     def proxy_for(self, url: httpx.URL, own_proxy: str | None) -> str | None:
         """Return the URL of the proxy for a URL, None for a direct connection."""
@@ -73,6 +81,11 @@ class HttpClients:
         """Close all connections."""
         for client in self._clients.values():
             await client.aclose()
+
+
+def pool_of(setting_id: str) -> int:
+    """Return the pool that a setting's requests go through."""
+    return zlib.crc32(setting_id.encode()) % POOLS
 
 
 class HttpSource:
@@ -100,6 +113,7 @@ class HttpSource:
         self._header = Template(setting.request_header, column="REQUEST_HEADER") if setting.request_header else None
         self._parameter = Template(setting.parameter, column="PARAMETER") if setting.parameter else None
         self._proxy = _proxy_of(setting)
+        self._pool = pool_of(setting.id)
 
     async def fetch(self, cursor: Cursor, now: float) -> Payload:
         """Return the source's answer for a poll that starts at `now` (epoch seconds).
@@ -152,7 +166,7 @@ class HttpSource:
         headers = _headers(self._header.render(names) if self._header else "")
         parameter = _json("PARAMETER", self._parameter.render(names)) if self._parameter else None
         url = _url(self._url.render(names))
-        client = self._clients.choose(url, self._proxy)
+        client = self._clients.choose(url, self._proxy, self._pool)
         if self._setting.request_method is RequestMethod.GET:
             return client.build_request("GET", _with_query(url, parameter), headers=headers)
         headers.setdefault("content-type", "application/json")
@@ -163,7 +177,7 @@ class HttpSource:
         auth = self._auth
         cookies = httpx.Cookies()
         for _ in range(MAX_REDIRECTS + 1):
-            client = self._clients.choose(request.url, self._proxy)
+            client = self._clients.choose(request.url, self._proxy, self._pool)
             response = None
             try:
                 response = await client.send(request, stream=True, auth=auth)
@@ -305,7 +319,7 @@ def _header(name: str, value: Any) -> tuple[str, bytes]:
     text = (value if isinstance(value, str) else json.dumps(value)).strip(" ")
     if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
         raise SourceUnreadable(
-            Text("REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro", name=name[:40]),
+            Text("REQUEST_HEADER {name!r} holds what no header can: mend it in Exastro", name=shorten(name, 40)),
             reason=Reason.PARAMETER,
         )
     return name.lower(), text.encode("latin-1")
@@ -378,7 +392,9 @@ def _strip(request: httpx.Request) -> None:
 
 def _refusal(place: str, response: httpx.Response) -> AgentError:
     status = response.status_code
-    words = Text("{place} answered {status}", place=place, status=f"{status} {response.reason_phrase}".rstrip())
+    # Not the source's own phrase, which may hold anything.
+    phrase = httpx.codes.get_reason_phrase(status)
+    words = Text("{place} answered {status}", place=place, status=f"{status} {phrase}".rstrip())
     if status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         reason = Reason.THROTTLED if status == httpx.codes.TOO_MANY_REQUESTS else Reason.HTTP_STATUS
         wait = transport.retry_after_seconds(response, clock.now())

@@ -23,7 +23,7 @@ from ita_ag_oase.errors import Reason, SourceRejected, SourceUnavailable, Source
 from ita_ag_oase.model import RequestMethod
 from ita_ag_oase.sources.imap import Examined, Listed
 from ita_ag_oase.sources.imap_server import Server
-from ita_ag_oase.text import Text
+from ita_ag_oase.text import Text, shorten
 
 CONNECT_SECONDS = 12.0
 # Without a byte, at any command.
@@ -342,4 +342,4 @@ def _seconds(arrival: Any) -> float | None:
 def _words(err: BaseException, left_out: re.Pattern[str] | None = None) -> str:
     """Return the beginning of what a server or a library said; some of imaplib's errors hold bytes."""
     words = re.sub(r"^b'(.*)'$", r"\1", str(err), flags=re.DOTALL)
-    return (left_out.sub("...", words) if left_out else words)[:_WORDS]
+    return shorten(left_out.sub("...", words) if left_out else words, _WORDS)

@@ -14,7 +14,7 @@ from jinja2.exceptions import SecurityError
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 from ita_ag_oase.model import Cursor
 from ita_ag_oase.sources.sandbox import BUDGET, Budget, LimitReached, Sandbox
-from ita_ag_oase.text import Text, verbatim
+from ita_ag_oase.text import Text, shorten, verbatim
 
 # Characters of a library's own words in a message.
 _WORDS = 200
@@ -50,10 +50,10 @@ class Template:
             raise self._failed(err.text) from err
         except SecurityError as err:
             raise self._failed(
-                Text("it asks for what the sandbox does not give: {error}", error=str(err)[:_WORDS])
+                Text("it asks for what the sandbox does not give: {error}", error=shorten(str(err), _WORDS))
             ) from err
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as err:
-            raise self._failed(verbatim(f"{err.__class__.__name__}: {err}"[:_WORDS])) from err
+            raise self._failed(verbatim(shorten(f"{err.__class__.__name__}: {err}", _WORDS))) from err
         except (RecursionError, MemoryError) as err:
             raise self._failed(Text("it calls itself without end, or needs too much memory")) from err
 

@@ -43,7 +43,7 @@ pvc-{{ include "ita-ag-oase.name" . }}
 {{- $account := .Values.serviceAccount | default dict -}}
 {{- if $account.name -}}
 {{- $account.name -}}
-{{- else if $account.create -}}
+{{- else if eq (toString $account.create) "true" -}}
 {{- include "ita-ag-oase.name" . -}}
 {{- else -}}
 default

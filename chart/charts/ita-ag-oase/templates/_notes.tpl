@@ -39,6 +39,7 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- end -}}
 {{- $warnings = concat $warnings
       (include "ita-ag-oase.storageWarnings" . | fromJsonArray)
+      (include "ita-ag-oase.metricsWarnings" . | fromJsonArray)
       (include "ita-ag-oase.unusedWarnings" . | fromJsonArray)
       (include "ita-ag-oase.unknownWarnings" . | fromJsonArray) -}}
 {{- toJson $warnings -}}
@@ -112,6 +113,16 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- end -}}
 {{- if gt (.Values.replicas | default 1 | int) 1 -}}
 {{-   $warnings = append $warnings "replicas is more than 1: one pod works, the others wait for its store. To share the work, divide the settings among several agents" -}}
+{{- end -}}
+{{- toJson $warnings -}}
+{{- end -}}
+
+{{- define "ita-ag-oase.metricsWarnings" -}}
+{{- $warnings := list -}}
+{{- $metrics := .Values.metrics | default dict -}}
+{{- $isMeasured := ($metrics.podMonitor | default dict).enabled -}}
+{{- if and ($metrics.prometheusRule | default dict).enabled (not $isMeasured) -}}
+{{-   $warnings = append $warnings "metrics.prometheusRule is on without metrics.podMonitor, so its alert OaseAgentDown fires for ever: turn metrics.podMonitor.enabled on" -}}
 {{- end -}}
 {{- toJson $warnings -}}
 {{- end -}}

@@ -70,7 +70,7 @@
 - name: storage
 {{- if include "ita-ag-oase.isKept" . }}
   persistentVolumeClaim:
-    claimName: {{ include "ita-ag-oase.claimName" . }}
+    claimName: {{ include "ita-ag-oase.claimName" . | quote }}
 {{- else }}
   emptyDir:
     sizeLimit: {{ (.Values.persistence | default dict).size | default "10Gi" | quote }}
@@ -95,7 +95,7 @@
 
 {{/* What both kinds of pod have in their spec besides containers and volumes. Takes the root alone. */}}
 {{- define "ita-ag-oase.podSpec" -}}
-serviceAccountName: {{ include "ita-ag-oase.serviceAccountName" . }}
+serviceAccountName: {{ include "ita-ag-oase.serviceAccountName" . | quote }}
 automountServiceAccountToken: {{ .Values.automountServiceAccountToken | default false }}
 enableServiceLinks: {{ .Values.enableServiceLinks | default false }}
 {{- with .Values.imagePullSecrets }}
