@@ -408,8 +408,8 @@ def _problem(details: Any) -> tuple[str, Text]:
 
 
 _NO_WAY_TO_AUTHENTICATE = Text(
-    "no way to authenticate is given, and an empty file gives none; write EXASTRO_REFRESH_TOKEN "
-    "(or EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)"
+    "is missing or its file is empty, and no other way to authenticate is given; write it (or "
+    "EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)"
 )
 
 

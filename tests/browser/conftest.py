@@ -1,6 +1,7 @@
 """A real browser, and the status pages of agents in every state for it to look at."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
@@ -8,7 +9,7 @@ from playwright.sync_api import Browser
 from chromium import PROGRAM, chromium
 from ita_ag_oase.demo.loopback import LoopbackServer
 from status_pages import serving
-from support import do_without
+from support import Deploy, deploying, do_without
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +26,9 @@ def pages() -> Iterator[LoopbackServer]:
     """The status pages."""
     with serving() as server:
         yield server
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Deploy]:
+    """Deployments whose agents end with the test."""
+    yield from deploying(tmp_path)

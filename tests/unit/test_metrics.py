@@ -57,6 +57,13 @@ def _families(known: Known) -> list[Metric]:
     return list(parser.text_string_to_metric_families(body.decode()))
 
 
+def _open_families(known: Known) -> list[Metric]:
+    body, content_type = exposition(known, "application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    read: Any = openmetrics_parser.text_string_to_metric_families
+    return list(read(body.decode()))
+
+
 def _series(families: Iterable[Metric]) -> Series:
     """Return the agent's own series with labels, without buckets."""
     return {
@@ -189,18 +196,13 @@ def test_names_of_settings_may_hold_any_character() -> None:
 
 
 def test_openmetrics_is_spoken_where_it_is_asked_for() -> None:
-    body, content_type = exposition(_known(_health()), "application/openmetrics-text; version=1.0.0")
-    assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
-    read: Any = openmetrics_parser.text_string_to_metric_families
-    assert _series(read(body.decode())) == _series(_families(_known(_health())))
+    assert _series(_open_families(_known(_health()))) == _series(_families(_known(_health())))
 
 
 @pytest.mark.parametrize("status", STATES.values(), ids=STATES)
 def test_every_state_is_read_alike_in_both_formats(status: Status) -> None:
     known = Known(status, Health().counts)
-    body, _ = exposition(known, "application/openmetrics-text; version=1.0.0")
-    read: Any = openmetrics_parser.text_string_to_metric_families
-    series = _series(read(body.decode()))
+    series = _series(_open_families(known))
     assert series == _series(_families(known))
     assert {labels for name, labels in series if name == "source_lag_seconds"} == {
         frozenset({("setting", source.name)}) for source in status.sources if source.lag_seconds is not None

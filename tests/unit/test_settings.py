@@ -33,8 +33,8 @@ NO_URL = "is no URL; write one such as http://platform-auth:8000"
 NO_WAY = (
     "EXASTRO_REFRESH_TOKEN",
     (
-        "no way to authenticate is given, and an empty file gives none; write EXASTRO_REFRESH_TOKEN "
-        "(or EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)"
+        "is missing or its file is empty, and no other way to authenticate is given; write it (or "
+        "EXASTRO_REFRESH_TOKEN_FILE), or EXASTRO_USERNAME and EXASTRO_PASSWORD (or EXASTRO_PASSWORD_FILE)"
     ),
 )
 
