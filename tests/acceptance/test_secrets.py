@@ -21,11 +21,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from ita_ag_oase.demo.exastro import USERNAME, DemoExastro
 from ita_ag_oase.demo.loopback import Reply, Request, as_json
 from planted import forms, leaks, odd_secret, web_token
 from quoting import COLUMNS, LITERALS, SENT, Outside, quoting_exastro, quoting_outside
 from support import MODULE, AgentProcess, Deploy, Deployment, ListSource, StatusPage, free_port, wait_until
+
+# Each runs some seventy commands, which takes 15 s, but much longer beside other work.
+pytestmark = pytest.mark.timeout(300)
 
 _REFRESH_TOKEN, _PASSWORD = odd_secret("refresh token"), odd_secret("password")
 _HTTP_PROXY, _HTTPS_PROXY = odd_secret("HTTP_PROXY"), odd_secret("HTTPS_PROXY")
@@ -240,7 +245,7 @@ def _commands(deployment: Deployment, commands: Sequence[Command]) -> dict[str, 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=200,
         check=True,
     )
     printed = dict(part.partition("\n")[::2] for part in done.stdout.split("\n$ ")[1:])
