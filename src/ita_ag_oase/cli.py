@@ -154,11 +154,13 @@ def _looked_after(options: argparse.Namespace, settings: "Settings | None", cons
 
 def _configuration(console: "Console") -> "Settings":
     """Return the configuration; its secrets are shown nowhere from now on."""
+    from ita_ag_oase import clock
     from ita_ag_oase.settings import load
 
     settings = load()
     for secret in settings.secrets:
         console.redactor.add(secret)
+    console.zone = clock.zone(settings.tz)
     return settings
 
 

@@ -2,7 +2,10 @@
 
 import json
 import re
+from datetime import datetime
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from ita_ag_oase.demo.exastro import DemoExastro
 from support import Deploy, Deployment, ListSource, wait_for_all
@@ -47,6 +50,19 @@ def test_every_event_is_told_from_its_poll_to_what_became_of_it(deploy: Deploy) 
         agent.wait_until(lambda: (source.name, "8") in exastro.counts, "the event that was sent again")
         agent.wait_until_delivered()
         assert _states(deployment, "8")[-2:] == ["retried", "delivered"]
+
+
+def test_times_are_those_of_the_zone_in_the_configuration(deploy: Deploy, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TZ=Asia/Tokyo\n", encoding="utf-8")
+    with ListSource("alarms", 1) as source, DemoExastro([source.row]) as exastro:
+        exastro.refuses = lambda _: True
+        deployment = deploy(exastro, source.name, ENVFILEPATH=str(tmp_path / ".env"))
+        deployment.start().wait_for_line("batch_parked")
+    (life,) = _explain(deployment, "1")
+    seconds, key = life["first_poll"], life["groups"][-1]["key"]
+    told = f"{datetime.fromtimestamp(seconds, ZoneInfo('Asia/Tokyo')):%Y-%m-%d %H:%M:%S}"
+    assert f"  {told}  the poll started that found it" in deployment.run("explain", "1").stdout.splitlines()
+    assert f"fetched time  {seconds} ({told})" in deployment.run("outbox", "show", key).stdout.splitlines()
 
 
 def test_it_is_told_while_exastro_is_away_and_after_the_agent_has_ended(deploy: Deploy) -> None:

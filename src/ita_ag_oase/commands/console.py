@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Sequence
+from datetime import tzinfo
 from enum import Enum
 from typing import Any, TextIO
 
@@ -23,7 +24,10 @@ class Colour(Enum):
 
 
 class Console:
-    """The two streams of a command. Without `has_colours`, they are those of a terminal only."""
+    """The two streams of a command. Without `has_colours`, they are those of a terminal only.
+
+    `zone` is that of the times it tells: the system's (None), until the configuration is known.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Console:
     ) -> None:
         self.translations = translations
         self.redactor = redactor
+        self.zone: tzinfo | None = None
         self._out = out
         self._err = err
         self._has_colours = has_colours

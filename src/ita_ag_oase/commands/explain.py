@@ -58,7 +58,7 @@ def _print(console: Console, life: EventLife) -> None:
     colour = _COLOURS.get(state) if state else None
     console.say(Text("{setting}: {text}", setting=life.setting_name, text=text), colour=colour)
     for step in _steps(life):
-        time = Text("now") if step.time is None else moment(step.time)
+        time = Text("now") if step.time is None else moment(step.time, console.zone)
         console.say(Text("  {time}  {text}", time=time, text=step.text))
 
 

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -236,10 +237,10 @@ def _print_group(console: Console, group: OutboxGroup, contents: list[tuple[str,
             (Text("key"), str(group.key)),
             (Text("setting"), group.key.setting_name),
             (Text("agent name"), group.agent_name),
-            (Text("fetched time"), _time(group.key.fetched_time)),
+            (Text("fetched time"), _time(group.key.fetched_time, console.zone)),
             (Text("state"), _STATES[group.state]),
             (Text("reason"), _reason(group.reason) or "-"),
-            (Text("parked"), _time(group.parked_time)),
+            (Text("parked"), _time(group.parked_time, console.zone)),
             (Text("events"), follow),
         ]
     )
@@ -249,10 +250,10 @@ def _print_group(console: Console, group: OutboxGroup, contents: list[tuple[str,
     console.say()
 
 
-def _time(seconds: int | None) -> str:
+def _time(seconds: int | None, zone: tzinfo | None) -> str:
     if seconds is None:
         return "-"
-    told = moment(seconds)
+    told = moment(seconds, zone)
     return told if told == str(seconds) else f"{seconds} ({told})"
 
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import tzinfo
 
 from ita_ag_oase import clock
 
@@ -36,10 +37,10 @@ def to_width(text: str, width: int) -> str:
     return _padded(text, width, to_right=False)
 
 
-def moment(seconds: int) -> str:
-    """Return a time as the clock on the wall tells it; one that is in no calendar as it is."""
+def moment(seconds: int, zone: tzinfo | None) -> str:
+    """Return a time as clocks in a zone tell it (None: the system's); one that is in no calendar as it is."""
     try:
-        return f"{clock.local(seconds, None):%Y-%m-%d %H:%M:%S}"
+        return f"{clock.local(seconds, zone):%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError, OSError):
         # Of a damaged file, or of a stock agent's store.
         return str(seconds)
