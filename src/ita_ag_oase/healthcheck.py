@@ -33,7 +33,8 @@ def _reachable(address: str) -> str:
 def _first_line(address: str, port: int) -> bytes:
     with socket.create_connection((address, port), timeout=_SECONDS) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return connection.makefile("rb").readline(1_024)
+        with connection.makefile("rb") as answer:
+            return answer.readline(1_024)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ T = TypeVar("T")
 # Once the volume was full, polling goes on when this much more is free.
 _MORE_ROOM_BYTES = 1_048_576
 # So long it is believed that there was none: what took the space may be gone, and others take what became free.
-_FULL_SECONDS = 60.0
+_FULL_SECONDS = 20.0
+# A delivery is not kept waiting for longer than some hundred megabytes take.
+_GIVE_BACK_TURNS = 50
 # What of a transaction may not have reached the WAL yet (SQLite's cache), twice: there and in the file.
 _CACHED_BYTES = 4 * 1_048_576
 
@@ -163,7 +165,10 @@ class Store:
     async def _give_space_back(self) -> None:
         # What was done before stands, whatever becomes of this.
         with contextlib.suppress(StoreUnavailable):
-            await self._database.run(registry.give_space_back)
+            for _ in range(_GIVE_BACK_TURNS):
+                self._sizes = await self._database.run(_after_giving_back)
+                if not self._sizes.free_bytes:
+                    break
             await self._database.empty_log()
 
     def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes]:
@@ -280,3 +285,8 @@ class Store:
             if err.reason is not Reason.STORE_FULL or not self._reserve.release():
                 raise
         return await call()
+
+
+def _after_giving_back(connection: sqlite3.Connection) -> Sizes:
+    registry.give_space_back(connection)
+    return registry.sizes(connection)
