@@ -57,7 +57,7 @@ def test_a_log_that_takes_the_last_space_does_not_keep_polling_away(deploy: Depl
         wait_for_all(agent, exastro, source)
         (log,) = volume.glob("*/*/sqlite/*-wal")
         assert log.stat().st_size > 2_000_000
-        _fill(volume / "of somebody else", leaving=2_000_000)
+        _fill(volume / "of somebody else", leaving=3_500_000)
         source.add(10)
         wait_for_all(agent, exastro, source)
         assert agent.terminate() == 0
