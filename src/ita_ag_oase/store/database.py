@@ -8,6 +8,7 @@ import os
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -139,7 +140,7 @@ class Database:
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
         self._opened: Future[None] = Future()
-        self._shall_empty_log = False
+        self._log_to_be_emptied: deque[Future[None]] = deque()
 
     async def open(self) -> None:
         """Open the file and bring its schema up to date.
@@ -157,12 +158,16 @@ class Database:
         return await asyncio.wrap_future(future)
 
     async def empty_log(self) -> None:
-        """Move what the write-ahead log holds into the file and give its space back, as far as that can be done now.
+        """Move what the write-ahead log holds into the file, and give its space back where nobody reads from it now.
 
-        Left to itself, SQLite keeps the log at its size and uses it again.
+        Left to itself, SQLite keeps the log at its size and uses it again. Raises as `run` does, so also where the file
+        has no space to take what is in the log.
         """
-        self._shall_empty_log = True
+        emptied: Future[None] = Future()
+        self._log_to_be_emptied.append(emptied)
+        # No transaction may be open for it, so that it follows that of a job.
         await self.run(lambda _: None)
+        await asyncio.wrap_future(emptied)
 
     def close(self) -> None:
         """End the thread after the jobs that wait."""
@@ -214,11 +219,17 @@ class Database:
             future.set_exception(error)
 
     def _empty_log(self, connection: sqlite3.Connection) -> None:
-        if self._shall_empty_log:
-            self._shall_empty_log = False
-            # What stands in the way, such as someone who reads, will be gone the next time.
-            with contextlib.suppress(sqlite3.OperationalError):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        while self._log_to_be_emptied:
+            emptied = self._log_to_be_emptied.popleft()
+            if not emptied.set_running_or_notify_cancel():
+                continue
+            try:
+                with translated(self._path):
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except (StoreUnavailable, StoreDamaged) as err:
+                emptied.set_exception(err)
+            else:
+                emptied.set_result(None)
 
     def _attempt(self, connection: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseException | None]:
         connection.execute("SAVEPOINT job")

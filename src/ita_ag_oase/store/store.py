@@ -161,15 +161,19 @@ class Store:
             with translated(self._path):
                 self._room_when_full = free_bytes(self._path) + self._sizes.free_bytes
                 self._full_until = self._loop.time() + _FULL_SECONDS
+            # By the end of the pause there may be more to give back.
+            self._log_emptied_at = None
 
     async def _give_space_back(self) -> None:
         # What was done before stands, whatever becomes of this.
         with contextlib.suppress(StoreUnavailable):
+            # First, since even to give pages back takes room in the log.
+            await self._in_need(self._database.empty_log)
             for _ in range(_GIVE_BACK_TURNS):
                 self._sizes = await self._database.run(_after_giving_back)
                 if not self._sizes.free_bytes:
                     break
-            await self._database.empty_log()
+            await self._in_need(self._database.empty_log)
 
     def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes]:
         if not self._reserve.is_held:
