@@ -14,7 +14,7 @@ import msgspec
 from ita_ag_oase import __version__, clock
 from ita_ag_oase.agent.overview import outbox_of, store_of
 from ita_ag_oase.commands.console import Colour, Console
-from ita_ag_oase.observability.verdict import Finding, Level, Place, Verdict, judge
+from ita_ag_oase.observability.verdict import SOURCE_STATES, Finding, Level, Place, Verdict, judge
 from ita_ag_oase.observability.words import age, distance, size
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.status import ExastroStatus, OutboxStatus, Phase, SourceState, SourceStatus, Status, StoreStatus
@@ -34,12 +34,6 @@ _SHAPES: Mapping[Level, tuple[str, Colour]] = {
     Level.WAITING: ("○", Colour.FAINT),
     Level.DOUBTFUL: ("▲", Colour.DOUBTFUL),
     Level.BAD: ("■", Colour.BAD),
-}
-_STATES: Mapping[SourceState, tuple[Level, Text]] = {
-    SourceState.WORKING: (Level.GOOD, Text("working")),
-    SourceState.WAITING: (Level.WAITING, Text("pending")),
-    SourceState.FAILING: (Level.BAD, Text("failing")),
-    SourceState.UNUSABLE: (Level.BAD, Text("unusable")),
 }
 _HEADINGS = (
     "",
@@ -197,7 +191,7 @@ def _print_sources(console: Console, agent: Agent, status: Status) -> None:
     sources = sorted(status.sources, key=lambda source: source.name)
     rows = [_row(source, status.now) for source in sources]
     if agent is Agent.RUNNING:
-        console.table(_HEADINGS, rows, [_SHAPES[_STATES[source.state][0]][1] for source in sources])
+        console.table(_HEADINGS, rows, [_SHAPES[SOURCE_STATES[source.state][0]][1] for source in sources])
     else:
         console.table(_OF_STORE(_HEADINGS), [_OF_STORE(row) for row in rows])
 
@@ -213,7 +207,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
 
 
 def _row(source: SourceStatus, now: float) -> tuple[Text | str | int, ...]:
-    level, word = _STATES[source.state]
+    level, word = SOURCE_STATES[source.state]
     return (
         _SHAPES[level][0],
         source.name,

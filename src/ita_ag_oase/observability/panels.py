@@ -6,13 +6,12 @@ from datetime import datetime, tzinfo
 
 from ita_ag_oase import clock
 from ita_ag_oase.model import Ledger
-from ita_ag_oase.observability.verdict import Finding, Level, Place, lagging
+from ita_ag_oase.observability.verdict import SOURCE_STATES, Finding, Level, Place, lagging
 from ita_ag_oase.observability.words import age, distance, size
 from ita_ag_oase.status import (
     ExastroStatus,
     OutboxStatus,
     Phase,
-    SourceState,
     SourceStatus,
     Status,
     StoreStatus,
@@ -142,7 +141,7 @@ def panels(status: Status, findings: Sequence[Finding], times: Times) -> tuple[P
 
 
 def _row(source: SourceStatus, times: Times) -> Row:
-    level, word = _STATES[source.state]
+    level, word = SOURCE_STATES[source.state]
     return Row(
         name=source.name,
         level=level,
@@ -197,7 +196,7 @@ def _failure(trouble: Trouble | None, times: Times, *, is_present: bool) -> Fail
 
 
 def _sources(status: Status, level: Level) -> Panel:
-    own, word = _sources_in_words([_STATES[source.state][0] for source in status.sources], len(lagging(status)))
+    own, word = _sources_in_words([SOURCE_STATES[source.state][0] for source in status.sources], len(lagging(status)))
     return Panel(Place.SOURCES, Text("Sources"), max(own, level), word)
 
 
@@ -336,14 +335,7 @@ _PHASES = {
     Phase.RUNNING: (Level.GOOD, Text("running")),
     Phase.STOPPING: (Level.WAITING, Text("stopping")),
 }
-# In the order in which sources are listed.
-_STATES = {
-    SourceState.FAILING: (Level.BAD, Text("failing")),
-    SourceState.UNUSABLE: (Level.BAD, Text("unusable")),
-    SourceState.WAITING: (Level.WAITING, Text("pending")),
-    SourceState.WORKING: (Level.GOOD, Text("working")),
-}
-_ORDER = {state: place for place, state in enumerate(_STATES)}
+_ORDER = {state: place for place, state in enumerate(SOURCE_STATES)}
 _REACHABLE = {
     None: (Level.WAITING, Text("not asked yet")),
     True: (Level.GOOD, Text("reachable")),

@@ -1,6 +1,6 @@
 """Whether all is well with an agent and, where it is not, what is wrong and what to do about it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -28,6 +28,15 @@ class Level(IntEnum):
     def __str__(self) -> str:
         """Return it as style sheets and programs know it."""
         return self.name.lower()
+
+
+# In the order in which sources are listed, and what they are said to be.
+SOURCE_STATES: Mapping[SourceState, tuple[Level, Text]] = {
+    SourceState.FAILING: (Level.BAD, Text("failing")),
+    SourceState.UNUSABLE: (Level.BAD, Text("unusable")),
+    SourceState.WAITING: (Level.WAITING, Text("pending")),
+    SourceState.WORKING: (Level.GOOD, Text("working")),
+}
 
 
 class Place(StrEnum):
