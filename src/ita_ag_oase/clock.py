@@ -109,6 +109,11 @@ def zone(name: str | None) -> tzinfo | None:
         return None
 
 
+def is_unknown_zone(name: str | None) -> bool:
+    """Whether a value of TZ names no zone, so that the system's own counts and a person should know."""
+    return name is not None and name != "" and zone(name) is None and not is_posix_zone(name)
+
+
 def local(seconds: float, zone: tzinfo | None) -> datetime:
     """Return `seconds` since the epoch as an aware datetime in `zone` (None: the system's)."""
     return datetime.fromtimestamp(seconds, tz=zone).astimezone(zone)

@@ -219,7 +219,7 @@ def tell_adjustments(settings: Settings) -> None:
     """Log the values that were moved into their range, and a time zone that is not known by that name."""
     for adjustment in settings.adjustments:
         _log.warning("value_adjusted", **adjustment._asdict())
-    if settings.tz and clock.zone(settings.tz) is None and not clock.is_posix_zone(settings.tz):
+    if clock.is_unknown_zone(settings.tz):
         _log.warning("time_zone_unknown", variable="TZ", given=settings.tz, used=Text("the system's own"))
 
 

@@ -66,7 +66,7 @@ def _report_adjustments(settings: Settings, report: Report) -> None:
         message = Text("{given} is out of range, {used} is used", given=given, used=used)
         action = Text("write a number from {smallest} to {greatest}", smallest=smallest, greatest=greatest)
         report.add(Finding(Check.CONFIGURATION, variable, State.WARNING, message, action))
-    if settings.tz and clock.zone(settings.tz) is None and not clock.is_posix_zone(settings.tz):
+    if clock.is_unknown_zone(settings.tz):
         message = Text("{given!r} is no time zone that is known, the system's is used", given=settings.tz)
         action = Text("write one such as Asia/Tokyo")
         report.add(Finding(Check.CONFIGURATION, "TZ", State.WARNING, message, action))
