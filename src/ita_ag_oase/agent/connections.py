@@ -30,6 +30,23 @@ def source_tls(settings: Settings) -> ssl.SSLContext:
     return _tls("SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file)
 
 
+class Encryption:
+    """What HTTP connections are encrypted with: certificates are read when one first is, once for equal settings.
+
+    Those of a CA file are read at once. Raises ConfigError where it holds none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        exastro = settings.exastro_tls_verify, settings.exastro_ca_file
+        sources = settings.source_tls_verify, settings.source_ca_file
+        self.exastro = functools.cache(functools.partial(exastro_tls, settings))
+        self.sources = self.exastro if sources == exastro else functools.cache(functools.partial(source_tls, settings))
+        if settings.exastro_ca_file is not None:
+            self.exastro()
+        if settings.source_ca_file is not None:
+            self.sources()
+
+
 def exastro_destination(settings: Settings) -> Destination:
     """Return where requests to Exastro go."""
     url = httpx.URL(settings.exastro_url)
@@ -47,6 +64,7 @@ async def open_exastro(
     settings: Settings,
     facts: Facts,
     *,
+    encryption: Encryption | None = None,
     on_secret: Callable[[str], None],
     on_date: Callable[[float], Awaitable[None]],
     on_expiry: Callable[[float], None] = lambda _: None,
@@ -56,9 +74,11 @@ async def open_exastro(
     `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured.
     Raises ConfigError for a CA file that holds no certificate.
     """
+    url = httpx.URL(settings.exastro_url)
+    encryption = encryption or Encryption(settings)
     client = httpx.AsyncClient(
-        verify=exastro_tls(settings),
-        proxy=_proxies(settings).choose(httpx.URL(settings.exastro_url)),
+        verify=encryption.exastro() if url.scheme == "https" else transport.no_tls(),
+        proxy=_proxies(settings).choose(url),
         trust_env=False,
         headers={
             "Accept": "application/json",
@@ -84,15 +104,15 @@ class SourceMaker(Protocol):
 
 
 @asynccontextmanager
-async def open_sources(settings: Settings) -> AsyncIterator[SourceMaker]:
+async def open_sources(settings: Settings, encryption: Encryption | None = None) -> AsyncIterator[SourceMaker]:
     """Yield what makes the source of a setting, and raises SettingInvalid where there can be none.
 
     Raises ConfigError for a CA file that holds no certificate.
     """
-    make_tls = functools.partial(source_tls, settings)
-    clients = HttpClients(tls=make_tls(), proxies=_proxies(settings))
+    encryption = encryption or Encryption(settings)
+    clients = HttpClients(make_tls=encryption.sources, proxies=_proxies(settings))
     # Made when the first mailbox needs it, and not that of HTTP: httpx puts HTTP's name into it (ALPN).
-    mail_tls = functools.cache(make_tls)
+    mail_tls = functools.cache(functools.partial(source_tls, settings))
     zone = clock.zone(settings.tz)
 
     def make_source(
