@@ -2,32 +2,32 @@
 
 import contextlib
 import os
-import pickle
 import signal
 import sys
-import traceback
-from dataclasses import dataclass
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
 
-from ita_ag_oase.errors import ConfigError, ReaderEnded, Reason
-from ita_ag_oase.settings import LANGUAGES, Settings
-from ita_ag_oase.text import Text
+# All else is imported where it is used: what comes before the fork, one core does while the other waits.
+if TYPE_CHECKING:
+    from ita_ag_oase.settings import Settings
+    from ita_ag_oase.text import Text
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What was read: the language to tell people in, and the settings, or what is wrong with them."""
 
     language: str
-    outcome: Settings | list[tuple[str, Text]] | Text
+    outcome: "Settings | list[tuple[str, Text]] | Text"
 
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """Return the settings. Raises ConfigError with every mistake at once, or ReaderEnded."""
-        if isinstance(self.outcome, Settings):
-            return self.outcome
+        from ita_ag_oase.errors import ConfigError, ReaderEnded, Reason
+        from ita_ag_oase.text import Text
+
+        if isinstance(self.outcome, list):
+            raise ConfigError(self.outcome)
         if isinstance(self.outcome, Text):
             raise ReaderEnded(self.outcome, reason=Reason.CONFIGURATION)
-        raise ConfigError(self.outcome)
+        return self.outcome
 
 
 class Reader:
@@ -92,9 +92,13 @@ def _answer(reading: int, writing: int) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     os.close(reading)
     try:
+        import pickle
+
         with open(writing, "wb") as pipe:
             pickle.dump(_read(), pipe)
     except Exception:  # noqa: BLE001 - a mistake of ours is seen as it would be without a child
+        import traceback
+
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -102,6 +106,7 @@ def _answer(reading: int, writing: int) -> NoReturn:
 
 def _read() -> Configuration:
     from ita_ag_oase import environment
+    from ita_ag_oase.errors import ConfigError
 
     language = environment.find_language()
     try:
@@ -120,6 +125,11 @@ def _wait(pid: int) -> int | None:
 
 
 def _understood(told: bytes, code: int | None) -> Configuration:
+    import pickle
+
+    from ita_ag_oase.settings import LANGUAGES
+    from ita_ag_oase.text import Text
+
     try:
         configuration: Configuration = pickle.loads(told)  # noqa: S301 - our own child's words
     except (EOFError, pickle.UnpicklingError):
