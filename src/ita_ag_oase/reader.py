@@ -1,28 +1,29 @@
 """Has the configuration read in a process of its own, so that nothing that only reading needs stays in memory."""
 
+# What both processes need is imported before the fork, which spares it one of them; all else comes behind.
+import asyncio  # noqa: F401 - pydantic-settings and the agent
 import contextlib
+import email.message  # noqa: F401 - pydantic and httpx
 import os
+import pickle
 import signal
 import sys
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
+import traceback
+from typing import NamedTuple, NoReturn, Self
 
-# All else is imported where it is used: what comes before the fork, one core does while the other waits.
-if TYPE_CHECKING:
-    from ita_ag_oase.settings import Settings
-    from ita_ag_oase.text import Text
+from ita_ag_oase.errors import ConfigError, ReaderEnded, Reason
+from ita_ag_oase.settings import LANGUAGES, Settings
+from ita_ag_oase.text import Text
 
 
 class Configuration(NamedTuple):
     """What was read: the language to tell people in, and the settings, or what is wrong with them."""
 
     language: str
-    outcome: "Settings | list[tuple[str, Text]] | Text"
+    outcome: Settings | list[tuple[str, Text]] | Text
 
-    def settings(self) -> "Settings":
+    def settings(self) -> Settings:
         """Return the settings. Raises ConfigError with every mistake at once, or ReaderEnded."""
-        from ita_ag_oase.errors import ConfigError, ReaderEnded, Reason
-        from ita_ag_oase.text import Text
-
         if isinstance(self.outcome, list):
             raise ConfigError(self.outcome)
         if isinstance(self.outcome, Text):
@@ -92,13 +93,9 @@ def _answer(reading: int, writing: int) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     os.close(reading)
     try:
-        import pickle
-
         with open(writing, "wb") as pipe:
             pickle.dump(_read(), pipe)
     except Exception:  # noqa: BLE001 - a mistake of ours is seen as it would be without a child
-        import traceback
-
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -106,7 +103,6 @@ def _answer(reading: int, writing: int) -> NoReturn:
 
 def _read() -> Configuration:
     from ita_ag_oase import environment
-    from ita_ag_oase.errors import ConfigError
 
     language = environment.find_language()
     try:
@@ -125,11 +121,6 @@ def _wait(pid: int) -> int | None:
 
 
 def _understood(told: bytes, code: int | None) -> Configuration:
-    import pickle
-
-    from ita_ag_oase.settings import LANGUAGES
-    from ita_ag_oase.text import Text
-
     try:
         configuration: Configuration = pickle.loads(told)  # noqa: S301 - our own child's words
     except (EOFError, pickle.UnpicklingError):
