@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ita_ag_oase.demo.exastro import DemoExastro
+from ita_ag_oase.demo.sources import MailSource
 from support import Deploy, ListSource, StatusPage, free_port, wait_for_all
 
 # What takes much, or stands for what does.
@@ -76,3 +77,17 @@ def test_an_agent_has_loaded_what_it_used_and_no_more(
         assert StatusPage(port).ask(path)[0] == 200
         assert agent.terminate() == 0
     assert _OPTIONAL & {*json.loads(loaded.read_text())} == expected
+
+
+def test_an_agent_with_a_mailbox_guesses_no_character_set_that_is_named(deploy: Deploy, tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded.json"
+    with MailSource(1) as source, DemoExastro([source.row]) as exastro:
+        agent = deploy(exastro, source.name).start((sys.executable, "-c", _RUN, str(loaded)))
+        agent.wait_until(lambda: exastro.saved, "a mail")
+        assert agent.terminate() == 0
+    assert _OPTIONAL & {*json.loads(loaded.read_text())} == {
+        "imapclient",
+        "ita_ag_oase.sources.imap",
+        "ita_ag_oase.sources.mail",
+        "python_socks",
+    }
