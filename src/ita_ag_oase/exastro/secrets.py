@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.text import Text
 
-# Where it finds cffi, which cryptography brings along, pycryptodomex calls C by that instead of by ctypes. It takes far
-# longer to load and 1 MiB more (docs/performance.md).
+# Where it finds cffi, which cryptography brings along, pycryptodomex calls C by that instead of by ctypes. It takes
+# far longer to load, and 1 MiB more (docs/performance.md).
 _HAS_CFFI = "cffi" in sys.modules
-if not _HAS_CFFI:
-    sys.modules["cffi"] = None  # type: ignore[assignment]  # the import system's own sign for what is not to be found
-from Cryptodome.Cipher import AES  # noqa: E402
-from Cryptodome.Util.Padding import pad, unpad  # noqa: E402
-
-if not _HAS_CFFI:
-    del sys.modules["cffi"]
+try:
+    if not _HAS_CFFI:
+        sys.modules["cffi"] = None  # type: ignore[assignment]  # the import system's own sign for what is not there
+    from Cryptodome.Cipher import AES
+    from Cryptodome.Util.Padding import pad, unpad
+finally:
+    if not _HAS_CFFI:
+        del sys.modules["cffi"]
 
 if TYPE_CHECKING:
     from Cryptodome.Cipher._mode_cbc import CbcMode
