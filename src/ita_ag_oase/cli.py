@@ -60,7 +60,10 @@ def _command(given: Sequence[str] | None) -> int:
         return show(console, seconds=options.seconds)
     if options.command in ("check", "fetch"):
         return _guarded(lambda: _printing(lambda: _look_outside(options, console), console), console)
-    return _guarded(lambda: _look_after(options, console), console)
+    if options.command in ("verify", "outbox", "explain", "status"):
+        return _guarded(lambda: _look_after(options, console), console)
+    # Asked for in a way that argparse alone understands, as `--` is for some of its versions.
+    return _run()
 
 
 def _console(spoken: str) -> "Console":

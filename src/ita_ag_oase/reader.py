@@ -51,7 +51,8 @@ class Reader:
         if self._child is not None:
             pid, reading = self._child
             os.close(reading)
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             _wait(pid)
 
     def configuration(self) -> Configuration:
