@@ -113,6 +113,14 @@ def _log_level(value: Any) -> Any:
     return level
 
 
+def _journal(value: Any) -> Any:
+    journals = ("auto", "wal", "truncate")
+    journal = str(value).strip().lower()
+    if journal not in journals:
+        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(journals)))
+    return journal
+
+
 def _whole_number(value: Any) -> Any:
     if isinstance(value, int):
         return value
@@ -241,6 +249,7 @@ class Settings(_Languages):
     batch_max_bytes: Number = 4_000_000
     response_max_bytes: Number = 33_554_432
     storage_max_bytes: Number = 1_073_741_824
+    store_journal: Annotated[Literal["auto", "wal", "truncate"], BeforeValidator(_journal)] = "auto"
     event_id_retention_seconds: Number = 604_800
 
     status_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
