@@ -148,6 +148,7 @@ class Database:
         self._on_damage = on_damage
         self._on_term_ended = on_term_ended
         self._fence: Fence | None = None
+        self._file: terms.Identity | None = None
         self._ended: TermEnded | None = None
         self._opener = opener
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -180,8 +181,7 @@ class Database:
         except TermEnded as err:
             self._end(err)
             raise
-        with translated(self._path):
-            self._fence = Fence(self._path, term)
+        self._fence = Fence(self._path, term, self._file)
         return term
 
     async def empty_log(self) -> None:
@@ -208,6 +208,7 @@ class Database:
         try:
             with translated(self._path):
                 connection = schema.connect(self._path, journal_mode=self._journal, opener=self._opener)
+                self._file = terms.identity(self._path)
         except BaseException as err:  # noqa: BLE001 - handed to the caller of open()
             self._opened.set_exception(err)
             return
