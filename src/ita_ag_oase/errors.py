@@ -38,6 +38,7 @@ class Reason(StrEnum):
     STORE_FULL = "store_full"
     STORE_FAILED = "store_failed"
     STORE_DAMAGED = "store_damaged"
+    TERM_ENDED = "term_ended"
     STATUS_SERVER = "status_server"
 
 
@@ -106,6 +107,10 @@ class ExastroUnavailable(Retryable):
 
 class StoreUnavailable(Retryable):
     """The store is locked, full, or its disk failed."""
+
+
+class TermEnded(AgentError):
+    """The right to write and to post is gone, to another agent as a rule; what was under way is its business now."""
 
 
 class Permanent(AgentError):

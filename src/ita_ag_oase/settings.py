@@ -83,6 +83,7 @@ class Variables:
     batch_max_bytes: int = 4_000_000
     response_max_bytes: int = 33_554_432
     storage_max_bytes: int = 1_073_741_824
+    store_journal: str = "auto"
     event_id_retention_seconds: int = 604_800
 
     status_address: str = "127.0.0.1"

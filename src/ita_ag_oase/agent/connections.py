@@ -12,7 +12,7 @@ import httpx
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
-from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.exastro.client import ExastroClient, require_turn
 from ita_ag_oase.model import CollectionSetting, Destination, Exchange
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.http import HttpClients
@@ -68,10 +68,13 @@ async def open_exastro(
     on_secret: Callable[[str], None],
     on_date: Callable[[float], Awaitable[None]],
     on_expiry: Callable[[float], None] = lambda _: None,
+    is_at_work: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[ExastroClient]:
     """Yield the configured workspace's API; `on_date` is told the time of Exastro's clock at each answer, in seconds.
 
-    `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured.
+    `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured. Where
+    `is_at_work` denies, each call raises TermEnded and nothing is sent, not even for a token: a realm that rotates them
+    takes an old one for a stolen one.
     Raises ConfigError for a CA file that holds no certificate.
     """
     url = httpx.URL(settings.exastro_url)
@@ -85,7 +88,10 @@ async def open_exastro(
             "Accept-Encoding": transport.ACCEPTED_ENCODING,
             "User-Agent": transport.USER_AGENT,
         },
-        event_hooks={"response": [functools.partial(_note_date, on_date)]},
+        event_hooks={
+            "request": [functools.partial(_require_turn, is_at_work)],
+            "response": [functools.partial(_note_date, on_date)],
+        },
     )
     base_url = (
         f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
@@ -159,6 +165,10 @@ async def _open_auth(
         yield RefreshTokenAuth(tokens)
     finally:
         await tokens.close()
+
+
+async def _require_turn(is_at_work: Callable[[], bool], _: httpx.Request) -> None:
+    require_turn(is_at_work)
 
 
 async def _note_date(on_date: Callable[[float], Awaitable[None]], response: httpx.Response) -> None:

@@ -15,19 +15,35 @@ from ita_ag_oase.model import (
     OutboxGroup,
     OutboxSummary,
     Tally,
+    Term,
     Verification,
 )
-from ita_ag_oase.store import figures, history, ledger, registry, saving, schema, triage
+from ita_ag_oase.store import figures, history, ledger, registry, saving, schema, terms, triage
 from ita_ag_oase.store.database import translated
 from ita_ag_oase.store.figures import Figures
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.schema import connect_to_existing, transaction
+
+# So long a look at the term waits for a lock on the file: whoever wants to know asks again.
+_LOOK_SECONDS = 1.0
 
 
 def is_older(path: Path) -> bool:
     """Whether an older version of the agent wrote a store. Raises as StoreAccess does."""
     with translated(path):
         return schema.is_older(path)
+
+
+def read_term(path: Path) -> Term | None:
+    """Return the latest term begun in a store, which an agent may be using; None where it knows none, or is not there.
+
+    Raises as StoreAccess does.
+    """
+    if not path.exists():
+        return None
+    with translated(path), schema.looked_into(path, wait_seconds=_LOOK_SECONDS) as connection:
+        # The table is not there before version 5 of the schema.
+        return terms.stored(connection) if "terms" in schema.columns(connection) else None
 
 
 class StoreAccess:
@@ -69,9 +85,19 @@ class StoreAccess:
             return list(triage.chosen(connection, choice))
 
     def pieces(self, choice: GroupChoice) -> Generator[tuple[OutboxGroup, bytes], None, None]:
-        """Return the pieces of the groups that are meant one by one, all as they are at the first."""
-        with self._snapshot() as connection:
-            yield from triage.pieces(connection, choice)
+        """Return the pieces of the groups that are meant one by one, all as they are at the first.
+
+        Without a WAL, where a reader keeps the agent from writing, as each is when its turn comes, without those that
+        are gone or another by then.
+        """
+        if self._has_wal():
+            with self._snapshot() as connection:
+                yield from triage.pieces(connection, choice)
+            return
+        for group in self.groups(choice):
+            with self._snapshot() as connection:
+                found = list(triage.pieces_of(connection, group, choice))
+            yield from found
 
     def retry(self, choice: GroupChoice, now: int) -> Tally:
         """Have parked groups offered again; return how many. The daemon finds them within EXECUTE_INTERVAL."""
@@ -115,6 +141,10 @@ class StoreAccess:
         """Return how much of the file is in use and how much is not."""
         with self._snapshot() as connection:
             return registry.sizes(connection)
+
+    def _has_wal(self) -> bool:
+        with translated(self._path):
+            return bool(self._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",))
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:

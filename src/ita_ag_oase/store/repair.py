@@ -1,15 +1,17 @@
 """Finds out at start whether the store is damaged; a damaged one is set aside, and a new one gets what can be read."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ita_ag_oase.model import Repair
-from ita_ag_oase.store import columns, schema
+from ita_ag_oase.store import columns, schema, terms
 from ita_ag_oase.store.pages import PAGE_BYTES
 from ita_ag_oase.store.rebuild import rebuild
 from ita_ag_oase.store.remains import DAMAGED, opened
@@ -27,17 +29,20 @@ _WITHOUT_PIECES = (
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def mend(path: Path, *, agent_name: str, now: float) -> Repair | None:
+def mend(path: Path, *, agent_name: str, now: float, is_at_work: Callable[[], bool] = lambda: True) -> Repair | None:
     """Return what was saved of a damaged store; None where it is sound, or not there.
 
     A kill at any moment leaves either the damaged store, to be mended at the next start, or the new one. Raises OSError
-    or sqlite3.Error where that cannot be done, for want of space, say.
+    or sqlite3.Error where that cannot be done, for want of space, say, and TermEnded where `is_at_work` denies, before
+    anything is changed or again before a file changes its name, that it is this agent's turn.
     """
+    _require_turn(path, is_at_work)
     _finish(path)
     for leftover in path.parent.glob(f"{copy_prefix(path)}*"):
         shutil.rmtree(leftover)
     if not path.exists() or (damage := _damage(path)) is None:
         return None
+    examined = path.stat().st_ino
     fresh = _beside(path, ".salvaging")
     _remove(fresh)
     repair = Repair()
@@ -48,16 +53,28 @@ def mend(path: Path, *, agent_name: str, now: float) -> Repair | None:
                 _make_readable(copy, fresh)
                 with opened(copy) as old, schema.transaction(new):
                     repair = rebuild(old, new, agent_name=agent_name, now=int(now))
+    # Whoever was stopped here for long may have been passed over, and another agent have mended the store.
+    _require_turn(path, is_at_work)
+    if path.stat().st_ino != examined:
+        raise terms.lost(path)
     fresh.replace(_beside(path, ".salvaged"))
     aside = _set_aside(path, now)
     _finish(path)
     return replace(repair, damage=damage, set_aside=str(aside))
 
 
+def _require_turn(path: Path, is_at_work: Callable[[], bool]) -> None:
+    if not is_at_work():
+        raise terms.lost(path)
+
+
 def _damage(path: Path) -> Text | None:
     """Return what is wrong with a file, or None."""
     if not path.is_file():
         return Text("it is no file")
+    if _undo_half_done(path) and not path.stat().st_size:
+        # The very first transaction was not committed.
+        return None
     if not _has_sound_header(path):
         return Text("its header is damaged, or it is no database")
     try:
@@ -71,6 +88,17 @@ def _damage(path: Path) -> Text | None:
     except UnicodeDecodeError:
         # What SQLite says of damage may hold damaged text itself.
         return Text("its text is damaged")
+
+
+def _undo_half_done(path: Path) -> bool:
+    """Whether a kill in the middle of a commit left a journal: then SQLite undoes that, before anyone looks."""
+    journal = _beside(path, "-journal")
+    if not journal.is_file() or not journal.stat().st_size:
+        return False
+    # What stands in the way is met again when the file is looked at.
+    with contextlib.suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return True
 
 
 def _finding(connection: sqlite3.Connection) -> Text | None:
