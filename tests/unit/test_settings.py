@@ -117,6 +117,7 @@ def test_every_variable_is_read_with_the_type_and_default_of_the_settings() -> N
         for field in fields(Variables)
     }
     kept["log_level"] = (Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], "INFO")
+    kept["store_journal"] = (Literal["auto", "wal", "truncate"], "auto")
     assert read == kept
 
 
