@@ -96,6 +96,9 @@ def _answer(reading: int, writing: int) -> NoReturn:
     try:
         with open(writing, "wb") as pipe:
             pickle.dump(_read(), pipe)
+    except BrokenPipeError:
+        # The agent was killed meanwhile: nobody wants to know any more.
+        os._exit(1)
     except Exception:  # noqa: BLE001 - a mistake of ours is seen as it would be without a child
         traceback.print_exc()
         os._exit(1)

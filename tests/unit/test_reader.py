@@ -124,6 +124,11 @@ def test_a_child_that_was_killed_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert (language, told) == ("en", _ENDED.format(-9))
 
 
+def test_a_child_whose_agent_was_killed_ends_without_a_word(tmp_path: Path) -> None:
+    done = _run(_READ.format(before="", meanwhile="os.kill(os.getpid(), signal.SIGKILL)"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+
+
 def test_a_mistake_of_ours_in_the_child_ends_the_agent_with_code_1_and_is_shown(tmp_path: Path) -> None:
     script = """
 import sys
