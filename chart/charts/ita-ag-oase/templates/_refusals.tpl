@@ -19,9 +19,55 @@
         "\n\nSTORAGEPATH of ita-ag-oase.agents[%d] is %s, but the volume is mounted at %s: leave STORAGEPATH out, or write the same path in ita-ag-oase.persistence.mountPath.storage" (int $agent.index) $store $paths.storage) -}}
 {{-   end -}}
 {{- end -}}
+{{- include "ita-ag-oase.refuseOverlap" . -}}
 {{- include "ita-ag-oase.refuseSharedVolume" . -}}
 {{- if include "ita-ag-oase.isDoubled" . -}}
 {{-   include "ita-ag-oase.refuseStandby" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Pods of before that would meet those of now and could not tell: helm starts the new Deployments before it ends the old
+ones, which have stores of their own; and a pod that takes part in no election holds the store, for which the new one
+would wait while the rollout waits for the new one. Without a cluster, as in `helm template`, nothing is found.
+*/}}
+{{- define "ita-ag-oase.refuseOverlap" -}}
+{{- if .Release.IsUpgrade -}}
+{{- $names := list -}}
+{{- if include "ita-ag-oase.isSpread" . -}}
+{{-   $names = list (include "ita-ag-oase.name" .) -}}
+{{- else -}}
+{{-   range $agent := include "ita-ag-oase.agents" . | fromJsonArray -}}
+{{-     $names = append $names (include "ita-ag-oase.deploymentName" (dict "root" $ "agent" $agent)) -}}
+{{-   end -}}
+{{- end -}}
+{{- range $name := $names -}}
+{{-   include "ita-ag-oase.refuseRunning" (dict "root" $ "name" $name "because" "of another layout") -}}
+{{- end -}}
+{{- if include "ita-ag-oase.isDoubled" . -}}
+{{-   range $deployment := include "ita-ag-oase.deployments" . | fromJsonArray -}}
+{{-     include "ita-ag-oase.refuseRunning" (dict "root" $ "name" $deployment.name "because" "without highAvailability") -}}
+{{-   end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes {root, name, because}. */}}
+{{- define "ita-ag-oase.refuseRunning" -}}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace .name -}}
+{{- if $live -}}
+{{-   $isOwn := eq (dig "app.kubernetes.io/instance" "" ($live.metadata.labels | default dict)) .root.Release.Name -}}
+{{-   $takesPart := false -}}
+{{-   range $container := $live.spec.template.spec.containers -}}
+{{-     range $container.env -}}
+{{-       $takesPart = or $takesPart (eq .name "LEADER_ELECTION") -}}
+{{-     end -}}
+{{-   end -}}
+{{-   $isFine := and $takesPart (eq .because "without highAvailability") -}}
+{{-   if and $isOwn (not $isFine) (gt (int $live.spec.replicas) 0) -}}
+{{-     fail (printf
+        "\n\nthe pods of deployment %s, %s, would be at work beside the new ones: run `kubectl scale deployment %s --namespace %s --replicas=0`, wait until they are gone, and upgrade then" .name .because .name .root.Release.Namespace) -}}
+{{-   end -}}
 {{- end -}}
 {{- end -}}
 
