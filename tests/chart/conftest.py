@@ -22,7 +22,7 @@ def _namespace(tmp_path: Path) -> Iterator[Namespace]:
         yield found
 
 
-@pytest.fixture(name="option", params=OPTIONS.values(), ids=OPTIONS)
+@pytest.fixture(name="option", params=OPTIONS.values(), ids=list(OPTIONS))
 def _option(request: pytest.FixtureRequest) -> Values:
     """Values of each way to install the agents, for what holds in all of them."""
     option: Values = request.param

@@ -70,8 +70,7 @@ def _containers(rendering: Rendering) -> Manifest:
 def _spread(containers: Manifest) -> Manifest:
     """Return the containers as they are with a claim for each."""
     return {
-        name: found
-        | {"mounts": {path: f"pvc-{name}" if claim else None for path, claim in found["mounts"].items()}}
+        name: found | {"mounts": {path: f"pvc-{name}" if claim else None for path, claim in found["mounts"].items()}}
         for name, found in containers.items()
     }
 

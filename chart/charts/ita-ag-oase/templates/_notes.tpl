@@ -7,7 +7,7 @@
 {{- $agents := include "ita-ag-oase.agents" . | fromJsonArray -}}
 {{- $deployments := include "ita-ag-oase.deployments" . | fromJsonArray -}}
 OASE agent {{ .Chart.AppVersion }}: {{ if include "ita-ag-oase.isSpread" . -}}
-{{ len $deployments }} deployment{{ if gt (len $deployments) 1 }}s{{ end }} with an agent each
+{{ len $deployments }} deployment{{ if gt (len $deployments) 1 }}s with an agent each{{ else }} with an agent{{ end }}
 {{- else -}}
 deployment {{ $name }} with {{ len $agents }} agent{{ if gt (len $agents) 1 }}s{{ end }}
 {{- end }}
