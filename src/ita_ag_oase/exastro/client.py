@@ -72,7 +72,8 @@ class ExastroClient:
     async def _post(self, url: str, body: Sequence[bytes], answer_seconds: float) -> _Answer:
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
         headers = {"Content-Type": "application/json", "Content-Length": str(sum(map(len, body)))}
-        request = self._client.build_request("POST", url, content=_Pieces(body), headers=headers, timeout=timeout)
+        pieces = _Pieces(body)
+        request = self._client.build_request("POST", url, content=pieces, headers=headers, timeout=timeout)
         try:
             async with asyncio.timeout(answer_seconds + CONNECT_SECONDS):
                 response = await self._client.send(request, stream=True, auth=self._auth)
@@ -86,6 +87,8 @@ class ExastroClient:
             raise ExastroUnavailable(
                 Text("Exastro: {words}", words=words), reason=reason, is_unprocessed=is_unprocessed
             ) from err
+        finally:
+            pieces.let_go()
 
 
 class _Pieces(httpx.AsyncByteStream):
@@ -93,6 +96,10 @@ class _Pieces(httpx.AsyncByteStream):
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = pieces
+
+    def let_go(self) -> None:
+        """Hold the body no longer: httpx's request and answer hold each other, and so this, until they are collected."""
+        self._pieces = ()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:

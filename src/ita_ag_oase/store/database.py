@@ -187,6 +187,8 @@ class Database:
         with closing(connection):
             while (jobs := self._next_jobs()) is not None:
                 self._commit_together(connection, jobs)
+                # Or what they hold would stay until there are further ones.
+                del jobs
 
     def _next_jobs(self) -> list[tuple[Work[Any], Future[Any]]] | None:
         jobs = []
