@@ -10,6 +10,7 @@ from typing import Protocol
 import httpx
 
 from ita_ag_oase import clock, transport
+from ita_ag_oase.direct import DirectTransport
 from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
 from ita_ag_oase.exastro.client import ExastroClient
@@ -56,9 +57,11 @@ async def open_exastro(
     `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured.
     Raises ConfigError for a CA file that holds no certificate.
     """
+    tls, proxy = exastro_tls(settings), _proxies(settings).choose(httpx.URL(settings.exastro_url))
     client = httpx.AsyncClient(
-        verify=exastro_tls(settings),
-        proxy=_proxies(settings).choose(httpx.URL(settings.exastro_url)),
+        verify=tls,
+        proxy=proxy,
+        transport=None if proxy else DirectTransport(tls),
         trust_env=False,
         headers={
             "Accept": "application/json",

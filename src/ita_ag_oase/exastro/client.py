@@ -98,7 +98,7 @@ class _Pieces(httpx.AsyncByteStream):
         self._pieces = pieces
 
     def let_go(self) -> None:
-        """Hold the body no longer: httpx's request and answer hold each other, and so this, until they are collected."""
+        """Hold the body no longer: httpx's request and answer hold each other, and this, until they are collected."""
         self._pieces = ()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
