@@ -1,6 +1,6 @@
 """The values that pass between the packages. All are frozen; nothing here does input or output."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -155,6 +155,30 @@ class Event(NamedTuple):
     is_serial: bool
     raw: Buffer
     unavailable: str | None
+
+
+class Listing(Iterable[Event]):
+    """The usable events of an answer that hold all their ids, none of them cut out of it before it is asked for.
+
+    `cut` returns the JSON of each, in the order of `ids`.
+    """
+
+    def __init__(self, ids: Sequence[str], cut: Callable[[], Sequence[Buffer]]) -> None:
+        self.ids = ids
+        self._cut = cut
+        self._raws: Sequence[Buffer] | None = None
+
+    def part(self, start: int, stop: int) -> list[Event]:
+        """Return the events from one place to before another."""
+        if self._raws is None:
+            self._raws = self._cut()
+        return [
+            Event(id_, False, raw, None) for id_, raw in zip(self.ids[start:stop], self._raws[start:stop], strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[Event]:
+        """Return all events, each made as it is asked for."""
+        return (event for place in range(len(self.ids)) for event in self.part(place, place + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ita_ag_oase.store.database import Database, Work, no_space, translated
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.reserve import Reserve, free_bytes
-from ita_ag_oase.store.saving import SavingLimits
+from ita_ag_oase.store.saving import Listed, Lists, SavingLimits
 from ita_ag_oase.store.schema import Opener
 from ita_ag_oase.text import Text
 
@@ -59,6 +59,7 @@ class Store:
         self._max_bytes = storage_max_bytes
         self._sizes = Sizes(used_bytes=0, free_bytes=0)
         self._reserve = Reserve(path)
+        self._lists = Lists()
         self._room_when_full: int | None = None
         self._full_until = 0.0
         # When the log was emptied because there was no space, and no save has worked since; None otherwise.
@@ -139,12 +140,13 @@ class Store:
         """
         started = self._loop.time()
         try:
-            saved, self._sizes = await self._database.run(lambda connection: self._save(connection, collection))
+            saved, self._sizes, listed = await self._database.run(lambda connection: self._save(connection, collection))
         except StoreUnavailable as err:
             if err.reason is Reason.STORE_FULL and self._room_when_full is None:
                 await self._make_room(started)
             raise
         self._log_emptied_at = None
+        self._lists.note(collection.setting_id, listed)
         return saved
 
     async def _make_room(self, started: float) -> None:
@@ -175,16 +177,17 @@ class Store:
                     break
             await self._in_need(self._database.empty_log)
 
-    def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes]:
+    def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes, Listed | None]:
         if not self._reserve.is_held:
             # Delivery has come to need it since the poll began: what is free now is not for new events.
             raise no_space(self._path)
-        saved, sizes = saving.save(connection, collection, self._limits), registry.sizes(connection)
+        saved, listed = saving.save(connection, collection, self._limits, self._lists)
+        sizes = registry.sizes(connection)
         # The WAL can be emptied, and used again, only where the file can grow by what is in it.
         growth = sizes.used_bytes + sizes.free_bytes - self._path.stat().st_size
         if growth + _CACHED_BYTES > free_bytes(self._path):
             raise no_space(self._path)
-        return saved, sizes
+        return saved, sizes, listed
 
     async def next_batch(self, limits: BatchLimits, now: int) -> Batch | None:
         """Return the groups of the next request, marked as offered; None if nothing waits."""
@@ -256,6 +259,7 @@ class Store:
         """Move the cursors and what else was noted by a clock that was moved, and keep facts about that with it."""
 
         def work(connection: sqlite3.Connection) -> None:
+            self._lists.invalidate()
             registry.shift(connection, seconds)
             for name, value in facts.items():
                 registry.keep_fact(connection, name, value)
@@ -268,7 +272,12 @@ class Store:
         Return how many rows; repeat until there are none.
         """
         limits = registry.Retention(self._limits.id_retention_seconds, history.most_rows(self._max_bytes))
-        return await self._run(lambda connection: registry.purge(connection, limits, now))
+
+        def work(connection: sqlite3.Connection) -> int:
+            self._lists.invalidate()
+            return registry.purge(connection, limits, now)
+
+        return await self._run(work)
 
     async def answer(self) -> None:
         """Return once the thread that writes has come to it: that it is at work."""
