@@ -10,6 +10,9 @@ from typing_extensions import Buffer
 
 from ita_ag_oase.text import Text
 
+# A part of a JSON text that is being sent.
+Piece = bytes | memoryview
+
 
 class ConnectionMethod(StrEnum):
     """How the agent proves to a source who it is."""
@@ -255,7 +258,7 @@ class Group:
     agent_name: str
     fetched_time: int
     event_count: int
-    pieces: tuple[bytes, ...]
+    pieces: tuple[Piece, ...]
     was_offered: bool
 
 
