@@ -139,7 +139,7 @@ def collection_of(
     if isinstance(answer, Portion):
         return collection(events=answer.events, moves_cursor=not answer.has_more, position=answer.position)
     extraction = extractor.extract(answer, now_microseconds=int(now * 1_000_000))
-    return collection(events=extraction.events, moves_cursor=extraction.has_key)
+    return collection(events=extraction.events, moves_cursor=extraction.has_key, answer_bytes=len(answer.body))
 
 
 def _counted(events: Iterable[Event], unusable: Counter[str]) -> Iterator[Event]:

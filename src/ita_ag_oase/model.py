@@ -212,7 +212,8 @@ class Collection:
     """What one poll found, ready to be saved in one transaction.
 
     `moves_cursor` is False where the answer was not the expected one, so that the next poll asks for the same time, and
-    for a portion that is not the last. `position` replaces the cursor's, unless it is None.
+    for a portion that is not the last. `position` replaces the cursor's, unless it is None. `answer_bytes` is how much
+    the answer was, as far as that is known.
     """
 
     setting_id: str
@@ -221,6 +222,7 @@ class Collection:
     events: Iterable[Event]
     moves_cursor: bool
     position: str | None = None
+    answer_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

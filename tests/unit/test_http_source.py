@@ -950,13 +950,14 @@ class TestClients:
         assert sorted(pools) == list(range(POOLS))
         assert max(pools.values()) < 2 * 1_000 / POOLS
 
-    async def test_each_source_uses_the_pool_of_its_setting(self) -> None:
+    async def test_each_source_uses_the_pool_of_its_setting_for_a_proxy(self) -> None:
         source = Source()
         for id_ in ("a", "b", "a"):
+            await source.of(id=id_, proxy="http://p:1").fetch(Cursor(LAST, None), LAST)
             await source.of(id=id_).fetch(Cursor(LAST, None), LAST)
         used = set(source.clients._clients)
         await source.clients.close()
-        assert used == {(None, pool_of("a")), (None, pool_of("b"))}
+        assert used == {("http://p:1", pool_of("a")), ("http://p:1", pool_of("b")), (None, 0)}
 
     async def test_time_limits_are_those_of_the_protocol(self, clients: HttpClients) -> None:
         timeout = clients.choose(httpx.URL("http://h/"), None).timeout

@@ -28,6 +28,8 @@ _MORE_ROOM_BYTES = 1_048_576
 _FULL_SECONDS = 20.0
 # A delivery is not kept waiting for longer than some hundred megabytes take.
 _GIVE_BACK_TURNS = 50
+# What may change so many pages that it is saved in a transaction of its own.
+_LARGE_ANSWER_BYTES = 1_048_576
 # What of a transaction may not have reached the WAL yet (SQLite's cache), twice: there and in the file.
 _CACHED_BYTES = 4 * 1_048_576
 
@@ -140,7 +142,10 @@ class Store:
         """
         started = self._loop.time()
         try:
-            saved, self._sizes, listed = await self._database.run(lambda connection: self._save(connection, collection))
+            saved, self._sizes, listed = await self._database.run(
+                lambda connection: self._save(connection, collection),
+                alone=collection.answer_bytes >= _LARGE_ANSWER_BYTES,
+            )
         except StoreUnavailable as err:
             if err.reason is Reason.STORE_FULL and self._room_when_full is None:
                 await self._make_room(started)
