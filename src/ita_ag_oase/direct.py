@@ -7,6 +7,7 @@ docs/decisions/0019-own-http-connections.md).
 import asyncio
 import os
 import re
+import select
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
@@ -184,8 +185,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it can be used again: it is open, and nothing came that nobody asked for."""
-        return not self.is_over and not self._waiting
+        """Whether it can be used again: it is open, and nothing came that nobody asked for, also not its end."""
+        if self.is_over or self._waiting:
+            return False
+        # The event loop may not have come to it yet.
+        arrivals = select.poll()
+        arrivals.register(self._transport.get_extra_info("socket"), select.POLLIN)
+        return not arrivals.poll(0)
 
     def abort(self) -> None:
         """Close it at once."""

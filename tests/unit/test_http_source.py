@@ -951,13 +951,14 @@ class TestClients:
         assert max(pools.values()) < 2 * 1_000 / POOLS
 
     async def test_each_source_uses_the_pool_of_its_setting_for_a_proxy(self) -> None:
-        source = Source()
-        for id_ in ("a", "b", "a"):
-            await source.of(id=id_, proxy="http://p:1").fetch(Cursor(LAST, None), LAST)
-            await source.of(id=id_).fetch(Cursor(LAST, None), LAST)
-        used = set(source.clients._clients)
-        await source.clients.close()
-        assert used == {("http://p:1", pool_of("a")), ("http://p:1", pool_of("b")), (None, 0)}
+        clients = HttpClients(tls=TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        async with _loopback(lambda _: _http(b"[]")) as (place, _):
+            for id_, proxy in (("a", place), ("b", place), ("a", place), ("a", None)):
+                setting = replace(SETTING, id=id_, url=f"http://{place}/", proxy=proxy)
+                await HttpSource(setting, clients, max_bytes=MAX_BYTES, zone=None).fetch(Cursor(LAST, None), LAST)
+            used = set(clients._clients)
+            await clients.close()
+        assert used == {(f"http://{place}", pool_of("a")), (f"http://{place}", pool_of("b")), (None, 0)}
 
     async def test_time_limits_are_those_of_the_protocol(self, clients: HttpClients) -> None:
         timeout = clients.choose(httpx.URL("http://h/"), None).timeout
