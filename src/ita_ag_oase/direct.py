@@ -1,7 +1,6 @@
 """HTTP/1.1 straight to a host: what httpx sends through where no proxy lies between.
 
-What it is measured by: an answer passes through memory once, in few steps, and a small one takes little time (why:
-docs/decisions/0019-own-http-connections.md).
+An answer passes through memory in few steps, and a small one takes little time.
 """
 
 import asyncio

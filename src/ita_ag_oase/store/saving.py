@@ -49,6 +49,14 @@ class SavingLimits:
     id_retention_seconds: int
 
 
+class Listed(NamedTuple):
+    """A list of ids by its digest, the earliest time at which one of them was noted as seen, and the ids' version."""
+
+    digest: bytes
+    last_seen: int
+    version: tuple[int, int]
+
+
 class Lists:
     """What is known of each setting's latest answer: which ids it listed, in which order, and that all are remembered.
 
@@ -59,7 +67,7 @@ class Lists:
         self._noted: dict[str, Listed] = {}
         self._changes = 0
 
-    def note(self, setting_id: str, listed: "Listed | None") -> None:
+    def note(self, setting_id: str, listed: Listed | None) -> None:
         """Note what an answer listed; to be called once that was committed. None where nothing is known of it."""
         if listed is None:
             self._noted.pop(setting_id, None)
@@ -75,17 +83,9 @@ class Lists:
         (changes_of_others,) = connection.execute("PRAGMA data_version").fetchone()
         return self._changes, changes_of_others
 
-    def find(self, setting_id: str) -> "Listed | None":
+    def find(self, setting_id: str) -> Listed | None:
         """Return what is noted of a setting, whatever its version."""
         return self._noted.get(setting_id)
-
-
-class Listed(NamedTuple):
-    """A list of ids by its digest, the earliest time at which one of them was noted as seen, and the ids' version."""
-
-    digest: bytes
-    last_seen: int
-    version: tuple[int, int]
 
 
 def digest(text: str) -> bytes:
