@@ -11,7 +11,7 @@ from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.errors import Reason, StoreUnavailable
 from ita_ag_oase.events import extract
 from ita_ag_oase.events.extract import Extractor
-from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Payload, Portion, Saved
+from ita_ag_oase.model import Collection, CollectionSetting, Event, Labels, Listing, Payload, Portion, Saved
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.sources.source import Source
 from ita_ag_oase.store.store import Store
@@ -86,7 +86,9 @@ class Collector:
             raise StoreUnavailable(Text("the clock was set during the poll: it comes again"), reason=Reason.CLOCK)
         found = collection_of(self._setting, self._extractor, answer, now, agent_name=self._agent_name)
         unusable: Counter[str] = Counter()
-        saved = await self._store.save(replace(found, events=_counted(found.events, unusable)))
+        if not isinstance(found.events, Listing):
+            found = replace(found, events=_counted(found.events, unusable))
+        saved = await self._store.save(found)
         self._health.events_saved(self._setting.name, saved, unusable=unusable.total())
         self._tell(saved)
         self._tell_unusable(unusable)
@@ -137,7 +139,7 @@ def collection_of(
     if isinstance(answer, Portion):
         return collection(events=answer.events, moves_cursor=not answer.has_more, position=answer.position)
     extraction = extractor.extract(answer, now_microseconds=int(now * 1_000_000))
-    return collection(events=extraction.events, moves_cursor=extraction.has_key)
+    return collection(events=extraction.events, moves_cursor=extraction.has_key, answer_bytes=len(answer.body))
 
 
 def _counted(events: Iterable[Event], unusable: Counter[str]) -> Iterator[Event]:

@@ -1,6 +1,6 @@
 """The values that pass between the packages. All are frozen; nothing here does input or output."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -9,6 +9,9 @@ from urllib.parse import unquote, urlsplit
 from typing_extensions import Buffer
 
 from ita_ag_oase.text import Text
+
+# A part of a JSON text that is being sent.
+Piece = bytes | memoryview
 
 
 class ConnectionMethod(StrEnum):
@@ -157,6 +160,30 @@ class Event(NamedTuple):
     unavailable: str | None
 
 
+class Listing(Iterable[Event]):
+    """The usable events of an answer that hold all their ids, none of them cut out of it before it is asked for.
+
+    `cut` returns the JSON of each, in the order of `ids`.
+    """
+
+    def __init__(self, ids: Sequence[str], cut: Callable[[], Sequence[Buffer]]) -> None:
+        self.ids = ids
+        self._cut = cut
+        self._raws: Sequence[Buffer] | None = None
+
+    def part(self, start: int, stop: int) -> list[Event]:
+        """Return the events from one place to before another."""
+        if self._raws is None:
+            self._raws = self._cut()
+        return [
+            Event(id_, False, raw, None) for id_, raw in zip(self.ids[start:stop], self._raws[start:stop], strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[Event]:
+        """Return all events, each made as it is asked for."""
+        return (event for place in range(len(self.ids)) for event in self.part(place, place + 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Portion:
     """A bounded part of what a source has that knows its events itself, in its order.
@@ -185,7 +212,8 @@ class Collection:
     """What one poll found, ready to be saved in one transaction.
 
     `moves_cursor` is False where the answer was not the expected one, so that the next poll asks for the same time, and
-    for a portion that is not the last. `position` replaces the cursor's, unless it is None.
+    for a portion that is not the last. `position` replaces the cursor's, unless it is None. `answer_bytes` is how much
+    the answer was, as far as that is known.
     """
 
     setting_id: str
@@ -194,6 +222,7 @@ class Collection:
     events: Iterable[Event]
     moves_cursor: bool
     position: str | None = None
+    answer_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +260,7 @@ class Group:
     agent_name: str
     fetched_time: int
     event_count: int
-    pieces: tuple[bytes, ...]
+    pieces: tuple[Piece, ...]
     was_offered: bool
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import plain_reading
 from ita_ag_oase.events.extract import Extractor
 from ita_ag_oase.events.json_text import Expression
 from ita_ag_oase.model import Payload
@@ -53,3 +54,21 @@ def test_white_space_and_repaired_text_make_no_difference(number: int) -> None:
         assert _events(case, b" \r\n" + spaced + b"\n") == case["events"], case
         # In UTF-16 the answer goes the way of what must be repaired.
         assert _events(case, spaced.decode().encode("utf-16")) == case["events"], case
+
+
+@pytest.mark.parametrize("number", range(0, 690, 69))
+def test_the_plain_way_makes_the_same_events(number: int) -> None:
+    for case in CASES[number : number + 69]:
+        found, _ = plain_reading.read(
+            json.dumps(case["response"]).encode(),
+            response_key=case["response_key"],
+            event_id_key=case["event_id_key"],
+            is_list=case["response_list_flag"] == "1",
+        )
+        own = [
+            plain_reading.decoded(event, 1)
+            for event in _extractor(case)
+            .extract(Payload(json.dumps(case["response"]).encode()), now_microseconds=1)
+            .events
+        ]
+        assert own == found, case

@@ -953,13 +953,19 @@ class TestClients:
         assert sorted(pools) == list(range(POOLS))
         assert max(pools.values()) < 2 * 1_000 / POOLS
 
-    async def test_each_source_uses_the_pool_of_its_setting(self) -> None:
-        source = Source()
-        for id_ in ("a", "b", "a"):
-            await source.of(id=id_).fetch(Cursor(LAST, None), LAST)
-        used = set(source.clients._clients)
-        await source.clients.close()
-        assert used == {(None, pool_of("a"), False), (None, pool_of("b"), False)}
+    async def test_each_source_uses_the_pool_of_its_setting_for_a_proxy(self) -> None:
+        clients = HttpClients(make_tls=lambda: TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        async with _loopback(lambda _: _http(b"[]")) as (place, _):
+            for id_, proxy in (("a", place), ("b", place), ("a", place), ("a", None)):
+                setting = replace(SETTING, id=id_, url=f"http://{place}/", proxy=proxy)
+                await HttpSource(setting, clients, max_bytes=MAX_BYTES, zone=None).fetch(Cursor(LAST, None), LAST)
+            used = set(clients._clients)
+            await clients.close()
+        assert used == {
+            (f"http://{place}", pool_of("a"), False),
+            (f"http://{place}", pool_of("b"), False),
+            (None, 0, False),
+        }
 
     def test_certificates_are_read_for_what_is_encrypted_alone(self) -> None:
         made: list[ssl.SSLContext] = []

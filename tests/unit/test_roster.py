@@ -47,10 +47,10 @@ ACTION = "Exastro has no such event collection setting: check the name, or resto
 class InstantDatabase(Database):
     """A database whose thread is waited for at once, so that no loop time passes meanwhile."""
 
-    async def run(self, work: Work[T]) -> T:
+    async def run(self, work: Work[T], *, alone: bool = False) -> T:
         await asyncio.sleep(0)
         future: Future[T] = Future()
-        self._jobs.put((work, future))
+        self._jobs.put((work, future, alone))
         return future.result(timeout=60)
 
 

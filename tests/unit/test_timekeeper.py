@@ -244,7 +244,7 @@ async def test_a_store_that_fails_changes_nothing_and_costs_no_answer(world: Wor
     working = world.bench.store._database
 
     class Full(Database):
-        async def run(self, _: Work[T]) -> T:
+        async def run(self, _: Work[T], *, alone: bool = False) -> T:
             raise StoreUnavailable(Text("full"), reason=Reason.STORE_FULL)
 
     world.bench.store._database = Full(tmp_path / "another")

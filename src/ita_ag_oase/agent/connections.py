@@ -10,6 +10,7 @@ from typing import Protocol
 import httpx
 
 from ita_ag_oase import clock, transport
+from ita_ag_oase.direct import DirectTransport
 from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
 from ita_ag_oase.exastro.client import ExastroClient, require_turn
@@ -79,9 +80,12 @@ async def open_exastro(
     """
     url = httpx.URL(settings.exastro_url)
     encryption = encryption or Encryption(settings)
+    tls = encryption.exastro() if url.scheme == "https" else transport.no_tls()
+    proxy = _proxies(settings).choose(url)
     client = httpx.AsyncClient(
-        verify=encryption.exastro() if url.scheme == "https" else transport.no_tls(),
-        proxy=_proxies(settings).choose(url),
+        verify=tls,
+        proxy=proxy,
+        transport=None if proxy else DirectTransport(tls),
         trust_env=False,
         headers={
             "Accept": "application/json",

@@ -1,7 +1,8 @@
 """From a source's answer to its events: the decision table of protocol section 2.6."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from typing_extensions import Buffer
 from ita_ag_oase.events import json_text
 from ita_ag_oase.events.identity import EventIds
 from ita_ag_oase.events.json_text import Expression, first_byte
-from ita_ag_oase.model import CollectionSetting, Event, Payload
+from ita_ag_oase.model import CollectionSetting, Event, Listing, Payload
 
 # The wording is part of the contract: users' rules match on it.
 KEY_NOT_FOUND = "RESPONSE_KEY not found"
@@ -21,6 +22,8 @@ IS_NO_LIST = "RESPONSE_LIST_FLAG is incorrect.(Not List Type)"
 ID_NOT_FOUND = "EVENT_ID_KEY not found"
 
 _OBJECT, _ARRAY = b"{", b"["
+# Of a larger list, the ids all at once would take more memory than looking at each event once more takes time.
+LISTED_BYTES = 4_194_304
 
 
 class Extraction(NamedTuple):
@@ -29,7 +32,7 @@ class Extraction(NamedTuple):
     `has_key` is False where RESPONSE_KEY found nothing: the answer was not the expected one.
     """
 
-    events: Iterator[Event]
+    events: Iterable[Event]
     has_key: bool
 
 
@@ -71,7 +74,7 @@ class Extractor:
             return Extraction(events, has_key=False)
         return Extraction(iter((ids.serial(_as_object(answer), KEY_NOT_FOUND),)), has_key=False)
 
-    def _of_value(self, answer: Buffer, value: Buffer, ids: EventIds) -> Iterator[Event]:
+    def _of_value(self, answer: Buffer, value: Buffer, ids: EventIds) -> Iterable[Event]:
         kind = first_byte(value)
         if not self.is_list and bytes(value) == b'""':
             return iter(())
@@ -82,8 +85,11 @@ class Extractor:
         reason = NO_OBJECT if first_byte(answer) not in (_OBJECT, _ARRAY) else NO_CONTAINER
         return iter((ids.serial(_as_object(answer), reason),))
 
-    def _of_list(self, answer: Buffer, value: Buffer, ids: EventIds) -> Iterator[Event]:
+    def _of_list(self, answer: Buffer, value: Buffer, ids: EventIds) -> Iterable[Event]:
         if self.is_list:
+            listed = ids.listed(value) if len(memoryview(value)) <= LISTED_BYTES else None
+            if listed is not None:
+                return Listing(listed, partial(json_text.elements, value))
             return _of_elements(json_text.elements(value), ids)
         reason = IS_A_LIST if first_byte(answer) == _OBJECT else NO_OBJECT
         return iter((ids.serial(_as_object(answer), reason),))

@@ -22,6 +22,13 @@ class EventIds:
         """Return the event with an id of the agent's own."""
         return Event(str(next(self._serials)), True, raw, unavailable)
 
+    def listed(self, array: Buffer) -> list[str] | None:
+        """Return the ids that the elements of a JSON array hold, None where one holds none or is no object."""
+        values = self._event_id_key.values(array) if self._event_id_key is not None else None
+        if values is None or None in values:
+            return None
+        return [value if isinstance(value, str) else str(value) for value in values]
+
     def identified(self, raw: Buffer, not_found: str) -> Event:
         """Return the event with the id it holds, as Python's str() writes it.
 

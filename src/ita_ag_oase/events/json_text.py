@@ -135,6 +135,18 @@ class Expression:
                 return None
             raise
 
+    def values(self, array: Buffer) -> list[Any] | None:
+        """Return what `value` does for each element of a JSON array, where that can be told at once; None otherwise.
+
+        It can be for plain keys and elements that are objects in which those can be followed.
+        """
+        if self._plain is None:
+            return None
+        try:
+            return self._plain.values_of(array)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
     def _evaluate(self, value: Any) -> Any:
         try:
             return self._compiled.search(value)
@@ -156,8 +168,10 @@ class _PlainKeys:
     """
 
     def __init__(self, keys: list[str]) -> None:
-        self._slices = _decoder(keys, msgspec.Raw, msgspec.Raw(b"null"))
-        self._values = _decoder(keys, Any, None)
+        self._slices = msgspec.json.Decoder(_steps(keys, msgspec.Raw, msgspec.Raw(b"null")) | None)
+        step: Any = _steps(keys, Any, None)
+        self._values = msgspec.json.Decoder(step | None)
+        self._lists: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[step])
         self._further = range(len(keys) - 1)
 
     def slice_of(self, text: Buffer) -> msgspec.Raw | None:
@@ -169,6 +183,10 @@ class _PlainKeys:
         """Return the decoded value."""
         return self._last(self._values.decode(text))
 
+    def values_of(self, array: Buffer) -> list[Any]:
+        """Return the decoded value of each element of a JSON array, each of which must be an object."""
+        return [self._last(step) for step in self._lists.decode(array)]
+
     def _last(self, step: Any) -> Any:
         for _ in self._further:
             if step is None:
@@ -177,12 +195,13 @@ class _PlainKeys:
         return None if step is None else step.member
 
 
-def _decoder(keys: list[str], last: Any, missing: Any) -> msgspec.json.Decoder[Any]:
+def _steps(keys: list[str], last: Any, missing: Any) -> Any:
+    """Return the type of an object in which the keys lead to a value of the last type."""
     kind, default = last, missing
-    for key in reversed(keys):
+    for key in reversed(keys[1:]):
         kind = msgspec.defstruct("Step", [("member", kind, default)], rename={"member": key}, gc=False) | None
         default = None
-    return msgspec.json.Decoder(kind)
+    return msgspec.defstruct("Step", [("member", kind, default)], rename={"member": keys[0]}, gc=False)
 
 
 def _first_line(err: Exception) -> str:

@@ -11,6 +11,7 @@ from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, TermEnded
 from ita_ag_oase.exastro.auth import RefreshTokenAuth
 from ita_ag_oase.exastro.wire import SUCCESS
+from ita_ag_oase.model import Piece
 from ita_ag_oase.text import Text, shorten
 
 CONNECT_SECONDS = 12.0
@@ -70,7 +71,7 @@ class ExastroClient:
         return rows
 
     async def post_events(
-        self, body: Sequence[bytes], *, before_sending: Callable[[], None] = lambda: None
+        self, body: Sequence[Piece], *, before_sending: Callable[[], None] = lambda: None
     ) -> list[str]:
         """Send a body that comes in pieces; return the messages about groups that were not saved, if any.
 
@@ -84,14 +85,14 @@ class ExastroClient:
     async def _post(
         self,
         url: str,
-        body: Sequence[bytes],
+        body: Sequence[Piece],
         answer_seconds: float,
         before_sending: Callable[[], None] = lambda: None,
     ) -> _Answer:
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
         headers = {"Content-Type": "application/json", "Content-Length": str(sum(map(len, body)))}
-        content = _Pieces(body, before_sending)
-        request = self._client.build_request("POST", url, content=content, headers=headers, timeout=timeout)
+        pieces = _Pieces(body, before_sending)
+        request = self._client.build_request("POST", url, content=pieces, headers=headers, timeout=timeout)
         try:
             async with asyncio.timeout(answer_seconds + CONNECT_SECONDS):
                 response = await self._client.send(request, stream=True, auth=self._auth)
@@ -105,20 +106,27 @@ class ExastroClient:
             raise ExastroUnavailable(
                 Text("Exastro: {words}", words=words), reason=reason, is_unprocessed=is_unprocessed
             ) from err
+        finally:
+            pieces.let_go()
 
 
 class _Pieces(httpx.AsyncByteStream):
     """A body that is never whole in memory, and can be sent again after a 401."""
 
-    def __init__(self, pieces: Sequence[bytes], before_sending: Callable[[], None]) -> None:
+    def __init__(self, pieces: Sequence[Piece], before_sending: Callable[[], None]) -> None:
         self._pieces = pieces
         self._before_sending = before_sending
+
+    def let_go(self) -> None:
+        """Hold the body no longer: httpx's request and answer hold each other, and this, until they are collected."""
+        self._pieces = ()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
             # As near to the socket as can be: after the wait for a token and for a connection.
             self._before_sending()
-            yield piece
+            # What sends it needs a buffer, no more.
+            yield piece  # type: ignore[misc]
 
 
 async def _read(response: httpx.Response) -> _Answer:

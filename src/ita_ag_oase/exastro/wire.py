@@ -10,7 +10,7 @@ import msgspec
 
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.exastro.secrets import SecretColumns
-from ita_ag_oase.model import Batch, CollectionSetting, ConnectionMethod, Group, RequestMethod
+from ita_ag_oase.model import Batch, CollectionSetting, ConnectionMethod, Group, Piece, RequestMethod
 from ita_ag_oase.text import Text
 
 T = TypeVar("T", bound=StrEnum)
@@ -136,9 +136,9 @@ def _choice(row: Mapping[str, Any], column: str, choices: Mapping[str, T]) -> T:
     return choices[value]
 
 
-def body_of(batch: Batch, version: str) -> tuple[bytes, ...]:
+def body_of(batch: Batch, version: str) -> tuple[Piece, ...]:
     """Return the JSON body of a post as pieces to be sent one after the other, the events' stored bytes among them."""
-    body: list[bytes] = []
+    body: list[Piece] = []
     for group in batch.groups:
         body += (b"," if body else b'{"events":[', _head(group, version))
         for number, piece in enumerate(group.pieces):

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from ita_ag_oase import clock, transport
+from ita_ag_oase.direct import DirectTransport
 from ita_ag_oase.errors import AgentError, Reason, SettingInvalid, SourceRejected, SourceUnavailable, SourceUnreadable
 from ita_ag_oase.model import CollectionSetting, Cursor, Destination, Exchange, Payload, RequestMethod
 from ita_ag_oase.sources.http_auth import auth_of
@@ -25,8 +26,8 @@ READ_SECONDS = 30.0
 # A source that trickles forever must end, too.
 TOTAL_SECONDS = 120.0
 MAX_REDIRECTS = 5
-# For each request, httpcore looks at every connection of its pool: in one for 1,000 sources that are slow at the same
-# time, that alone takes longer than they leave.
+# For each request through a proxy, httpcore looks at every connection of its pool: in one for 1,000 sources that are
+# slow at the same time, that alone takes longer than they leave.
 POOLS = 16
 
 # What httpx decides by itself, whatever REQUEST_HEADER says.
@@ -43,7 +44,7 @@ _PORT_MAX = 65_535
 
 
 class HttpClients:
-    """The kept-alive connections of all HTTP sources, in POOLS pools, and as many more for each proxy that is used.
+    """The kept-alive connections of all HTTP sources, those through a proxy in POOLS pools for each.
 
     `make_tls` is called for each pool of encrypted ones.
     """
@@ -57,15 +58,20 @@ class HttpClients:
         self._clients: dict[tuple[str | None, int, bool], httpx.AsyncClient] = {}
 
     def choose(self, url: httpx.URL, own_proxy: str | None, pool: int = 0) -> httpx.AsyncClient:
-        """Return a pool's client for a URL: through the setting's own proxy, else as the environment says."""
+        """Return the client for a URL: through the setting's own proxy, else as the environment says.
+
+        Of those through a proxy it is that of the given pool.
+        """
         proxy = self.proxy_for(url, own_proxy)
         is_encrypted = url.scheme == "https"
+        pool = pool if proxy else 0
         key = proxy, pool, is_encrypted
         if key not in self._clients:
+            tls = self._make_tls() if is_encrypted else transport.no_tls()
             self._clients[key] = httpx.AsyncClient(
-                verify=self._make_tls() if is_encrypted else transport.no_tls(),
+                verify=tls,
                 proxy=proxy,
-                transport=self._transport,
+                transport=self._transport or (None if proxy else DirectTransport(tls)),
                 trust_env=False,
                 follow_redirects=False,
                 # Settings share connections, but one's session is none of the other's business.

@@ -24,6 +24,8 @@ from ita_ag_oase.text import Text, verbatim
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+# What is to be done, who waits for it, and whether it has a transaction of its own.
+_Job = tuple[Work[Any], Future[Any], bool]
 
 _JOBS_PER_TRANSACTION = 100
 # No space, or a quota or limit that SQLite takes for a failing disk.
@@ -151,8 +153,9 @@ class Database:
         self._file: terms.Identity | None = None
         self._ended: TermEnded | None = None
         self._opener = opener
-        self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
+        self._next_job: _Job | None = None
         self._opened: Future[None] = Future()
         self._log_to_be_emptied: deque[Future[None]] = deque()
 
@@ -165,10 +168,14 @@ class Database:
         self._thread.start()
         await asyncio.wrap_future(self._opened)
 
-    async def run(self, work: Work[T]) -> T:
-        """Return what `work` returns, once its transaction is committed. Raises StoreUnavailable or StoreDamaged."""
+    async def run(self, work: Work[T], *, alone: bool = False) -> T:
+        """Return what `work` returns, once its transaction is committed. Raises StoreUnavailable or StoreDamaged.
+
+        What changes many pages is to be `alone` in its transaction: to be rolled back without the others, it would have
+        SQLite hold in memory what each of them was.
+        """
         future: Future[T] = Future()
-        self._jobs.put((work, future))
+        self._jobs.put((work, future, alone))
         return await asyncio.wrap_future(future)
 
     async def begin_term(self, claim: Claim, now: int) -> Term:
@@ -216,13 +223,19 @@ class Database:
         with closing(connection):
             while (jobs := self._next_jobs()) is not None:
                 self._commit_together(connection, jobs)
+                # Or what they hold would stay until there are further ones.
+                del jobs
 
-    def _next_jobs(self) -> list[tuple[Work[Any], Future[Any]]] | None:
-        jobs = []
-        job = self._jobs.get()
+    def _next_jobs(self) -> list[_Job] | None:
+        jobs: list[_Job] = []
+        job, self._next_job = self._next_job or self._jobs.get(), None
         while job is not None:
+            _, _, is_alone = job
+            if is_alone and jobs:
+                self._next_job = job
+                return jobs
             jobs.append(job)
-            if len(jobs) == _JOBS_PER_TRANSACTION or self._jobs.empty():
+            if is_alone or len(jobs) == _JOBS_PER_TRANSACTION or self._jobs.empty():
                 return jobs
             job = self._jobs.get()
         # The end is near: put it back behind what was taken before it.
@@ -230,16 +243,17 @@ class Database:
             self._jobs.put(None)
         return jobs or None
 
-    def _commit_together(self, connection: sqlite3.Connection, jobs: list[tuple[Work[Any], Future[Any]]]) -> None:
-        jobs = [(work, future) for work, future in jobs if future.set_running_or_notify_cancel()]
+    def _commit_together(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        jobs = [job for job in jobs if job[1].set_running_or_notify_cancel()]
+        attempt = self._attempt if len(jobs) > 1 else _run_alone
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with self._within_term(connection):
-                done.extend((future, *self._attempt(connection, work)) for work, future in jobs)
+                done.extend((future, *attempt(connection, work)) for work, future, _ in jobs)
         except BaseException as err:  # noqa: BLE001 - handed to everyone who waits
             if isinstance(err, TermEnded):
                 self._end(err)
-            done = [(future, None, err) for _, future in jobs]
+            done = [(future, None, err) for _, future, _ in jobs]
         self._empty_log(connection)
         for future, result, error in done:
             if error is None:
@@ -293,6 +307,11 @@ class Database:
             return None, err
         connection.execute("RELEASE job")
         return result, None
+
+
+def _run_alone(connection: sqlite3.Connection, work: Work[T]) -> tuple[T, None]:
+    """Return what a work returns; what it raises rolls the transaction back."""
+    return work(connection), None
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ita_ag_oase.model import Batch, Group, Outcome, Settlement
+from ita_ag_oase.model import Batch, Group, Outcome, Piece, Settlement
 from ita_ag_oase.store import history
-from ita_ag_oase.store.pieces import PIECE_COLUMNS, checksum_of, events_in, is_sound, write_piece
+from ita_ag_oase.store.pieces import PIECE_COLUMNS, Room, checksum_of, events_in, is_sound, write_piece
 from ita_ag_oase.store.saving import KEY_STRIDE
 from ita_ag_oase.text import Text
 
@@ -92,7 +92,8 @@ def next_batch(connection: sqlite3.Connection, limits: BatchLimits, now: int) ->
             _settle_key(connection, row, now)
         # Under another key, or behind a group that moved up, one was never offered.
         rows = [_with_state(connection, row) for row in rows]
-    found = [(row, _group(connection, row, _sound_pieces(connection, row))) for row in rows]
+    room = Room(min(sum(row.byte_count for row in rows), limits.bytes))
+    found = [(row, _group(connection, row, _sound_pieces(connection, row, room))) for row in rows]
     for group in [group for _, group in found if not group.pieces]:
         park_damaged(connection, group.number, now)
         damaged.append(group)
@@ -273,19 +274,23 @@ def _with_state(connection: sqlite3.Connection, row: _Row) -> _Row:
     return row._replace(maybe_saved=state)
 
 
-def _sound_pieces(connection: sqlite3.Connection, row: _Row) -> tuple[bytes, ...]:
+def _sound_pieces(connection: sqlite3.Connection, row: _Row, room: Room) -> tuple[Piece, ...]:
     """Return the pieces of a group; none where the disk has changed one, or they are not as many events as it has."""
-    pieces = connection.execute(
+    found = connection.execute(
         f"SELECT {PIECE_COLUMNS} FROM pieces WHERE group_number = ? ORDER BY id",  # noqa: S608 - our own names
         (row.number,),
-    ).fetchall()
-    is_whole = sum(count for count, _, _ in pieces) == row.event_count
-    if is_whole and all(is_sound(events, checksum) for _, events, checksum in pieces):
-        return tuple(events for _, events, _ in pieces)
-    return ()
+    )
+    pieces: list[Piece] = []
+    total = 0
+    for count, events, checksum in found:
+        if not is_sound(events, checksum):
+            return ()
+        pieces.append(room.hold(events))
+        total += count
+    return tuple(pieces) if total == row.event_count else ()
 
 
-def _group(connection: sqlite3.Connection, row: _Row, pieces: tuple[bytes, ...]) -> Group:
+def _group(connection: sqlite3.Connection, row: _Row, pieces: tuple[Piece, ...]) -> Group:
     (key,) = connection.execute("SELECT key FROM groups WHERE number = ?", (row.number,)).fetchone()
     return Group(
         number=row.number,

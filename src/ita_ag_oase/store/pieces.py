@@ -1,11 +1,14 @@
 """Pieces of groups: how one is written, whether its bytes are still those, and which events they hold."""
 
+import mmap
 import sqlite3
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+
+from ita_ag_oase.model import Piece
 
 # What is read of a piece, as the types it was written with, also where the disk has changed one of them.
 PIECE_COLUMNS = "CAST(coalesce(event_count, 0) AS INTEGER), CAST(coalesce(events, x'') AS BLOB), checksum"
@@ -24,6 +27,27 @@ class Origin(msgspec.Struct):
     def event_id(self) -> Any:
         """The id under which the event was remembered, if it is a text."""
         return self.id or self.message_id
+
+
+class Room:
+    """Memory for the pieces of a request, which the system has back as soon as the last of them is let go of.
+
+    What is allocated piece by piece in the store's thread is used again, but given back rarely.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) if size else None
+        self._used = 0
+
+    def hold(self, events: bytes) -> Piece:
+        """Return the same bytes in this memory, or as they are where that has no room for them."""
+        end = self._used + len(events)
+        if self._memory is None or end > len(self._memory):
+            return events
+        place = self._memory[self._used : end]
+        place[:] = events
+        self._used = end
+        return place.toreadonly()
 
 
 _origins = msgspec.json.Decoder(list[Origin])

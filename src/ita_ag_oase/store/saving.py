@@ -5,11 +5,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 import msgspec
 from typing_extensions import Buffer
 
-from ita_ag_oase.model import Collection, Event, EventFate, Labels, Saved
+from ita_ag_oase.model import Collection, Event, EventFate, Labels, Listing, Saved
 from ita_ag_oase.store.pieces import write_piece
 
 DIGEST_BYTES = 16
@@ -30,7 +31,13 @@ KEY_STRIDE, _KEY_STRIDE_MAX = 3, 10
 # An id that is still listed is written again only once this part of the retention time has passed.
 _REFRESH_PART = 8
 
-_LOOKUP = f"SELECT digest, last_seen FROM ids WHERE setting = ? AND digest IN ({', '.join('?' * _LOOKUP_SIZE)})"  # noqa: S608
+# A join costs half of what IN does, which sorts the digests first.
+_REMEMBERED = (
+    f"FROM (VALUES {', '.join(('(?)',) * _LOOKUP_SIZE)}) AS given CROSS JOIN ids"
+    " ON ids.setting = ? AND ids.digest = given.column1"
+)
+_LOOKUP = f"SELECT digest, last_seen {_REMEMBERED}"
+_COUNT = f"SELECT count(*), min(last_seen) {_REMEMBERED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +49,54 @@ class SavingLimits:
     id_retention_seconds: int
 
 
+class Listed(NamedTuple):
+    """A list of ids by its digest, the earliest time at which one of them was noted as seen, and the ids' version."""
+
+    digest: bytes
+    last_seen: int
+    version: tuple[int, int]
+
+
+class Lists:
+    """What is known of each setting's latest answer: which ids it listed, in which order, and that all are remembered.
+
+    An answer that lists the same, which is what most sources do most of the time, needs no further look.
+    """
+
+    def __init__(self) -> None:
+        self._noted: dict[str, Listed] = {}
+        self._changes = 0
+
+    def note(self, setting_id: str, listed: Listed | None) -> None:
+        """Note what an answer listed; to be called once that was committed. None where nothing is known of it."""
+        if listed is None:
+            self._noted.pop(setting_id, None)
+        else:
+            self._noted[setting_id] = listed
+
+    def invalidate(self) -> None:
+        """Forget all, since remembered ids are changed in another way than by `save`; in the thread that does it."""
+        self._changes += 1
+
+    def version(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        """Return what changes when ids do in another way than by `save`, also through another connection."""
+        (changes_of_others,) = connection.execute("PRAGMA data_version").fetchone()
+        return self._changes, changes_of_others
+
+    def find(self, setting_id: str) -> Listed | None:
+        """Return what is noted of a setting, whatever its version."""
+        return self._noted.get(setting_id)
+
+
 def digest(text: str) -> bytes:
     """Return the 16 bytes under which an event id is remembered."""
     return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def save(connection: sqlite3.Connection, collection: Collection, limits: SavingLimits) -> Saved:
-    """Save a poll and return what was new in it.
+def save(
+    connection: sqlite3.Connection, collection: Collection, limits: SavingLimits, lists: Lists
+) -> tuple[Saved, Listed | None]:
+    """Save a poll and return what was new in it, and what `lists` is to be told once that is committed.
 
     Groups get keys that grow strictly: unused seconds since the setting's last key, then seconds beyond the poll's.
     """
@@ -57,9 +105,8 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
     ).fetchone()
     filter_ = _Filter(connection, number, collection.labels.fetched_time, unusable, limits.id_retention_seconds, new)
     writer = _GroupWriter(connection, number, collection, limits, new)
-    for chunk in _chunks(collection.events):
-        for event in filter_.new_ones(chunk):
-            writer.add(event)
+    for event in filter_.new_among(collection.events, lists, collection.setting_id):
+        writer.add(event)
     writer.finish(last_key)
     saved = Saved(new=writer.count, known=filter_.known, repeated=filter_.repeated)
     _advance(connection, number, collection, saved)
@@ -67,7 +114,7 @@ def save(connection: sqlite3.Connection, collection: Collection, limits: SavingL
         connection.execute("UPDATE settings SET last_event = ? WHERE number = ?", (writer.last_event, number))
     if filter_.unusable != unusable:
         connection.execute("UPDATE settings SET unusable = ? WHERE number = ?", (filter_.unusable, number))
-    return saved
+    return saved, filter_.listed
 
 
 def as_delivered(event: Event, labels: Labels) -> bytes:
@@ -82,10 +129,10 @@ def fates(connection: sqlite3.Connection, setting_id: str, events: Sequence[Even
     unusable_before = _digests_in(unusable)
     seen: set[bytes] = set()
     found = []
-    for chunk in _chunks(events):
-        digests = {event.id: digest(event.id) for event in chunk if not event.is_serial}
+    for batch in _batches(events):
+        digests = {event.id: digest(event.id) for event in batch if not event.is_serial}
         seen.update(_look_up(connection, number, list(digests.values())))
-        for event in chunk:
+        for event in batch:
             if event.is_serial:
                 found.append(_fate_of_serial(event, unusable_before))
                 continue
@@ -103,8 +150,16 @@ def _fate_of_serial(event: Event, unusable_before: frozenset[bytes]) -> EventFat
 
 def _look_up(connection: sqlite3.Connection, setting: int | None, digests: list[bytes]) -> dict[bytes, int]:
     """Return those of at most 500 digests that are remembered, with the time when each was last seen."""
-    padding = [None] * (_LOOKUP_SIZE - len(digests))
-    return dict(connection.execute(_LOOKUP, (setting, *digests, *padding)))
+    return dict(connection.execute(_LOOKUP, _given(setting, digests)))
+
+
+def _given(setting: int | None, digests: Sequence[bytes]) -> list[object]:
+    # A bytearray is bound as it is; for bytes, sqlite3 looks for an adapter each time, which takes longer.
+    return [*map(bytearray, digests), *([None] * (_LOOKUP_SIZE - len(digests))), setting]
+
+
+def _list_digest(ids: Sequence[str]) -> bytes:
+    return blake2b(msgspec.json.encode(ids), digest_size=DIGEST_BYTES).digest()
 
 
 def _content_digest(raw: Buffer, unavailable: str) -> bytes:
@@ -115,10 +170,10 @@ def _digests_in(joined: bytes) -> frozenset[bytes]:
     return frozenset(joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
 
 
-def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:
+def _batches(events: Iterable[Event]) -> Iterator[list[Event]]:
     rest = iter(events)
-    while chunk := list(itertools.islice(rest, _LOOKUP_SIZE)):
-        yield chunk
+    while batch := list(itertools.islice(rest, _LOOKUP_SIZE)):
+        yield batch
 
 
 def _advance(connection: sqlite3.Connection, number: int, collection: Collection, saved: Saved) -> None:
@@ -161,13 +216,47 @@ class _Filter:
         self._next_number = first_number
         self._unusable_before = _digests_in(unusable)
         self._unusable_now: set[bytes] = set()
+        self.listed: Listed | None = None
 
     @property
     def unusable(self) -> bytes:
         """The digests of this poll's unusable events, sorted and joined."""
         return b"".join(sorted(self._unusable_now))
 
-    def new_ones(self, events: list[Event]) -> list[Event]:
+    def new_among(self, events: Iterable[Event], lists: Lists, setting_id: str) -> Iterator[Event]:
+        """Return the events not seen before, a batch at a time, and remember their ids before the next is looked at.
+
+        Of a listing, only what may be new is cut out of the answer; `listed` is then what can be noted of it.
+        """
+        if isinstance(events, Listing):
+            return self._new_of_list(events, lists.find(setting_id), lists.version(self._connection))
+        return (event for batch in _batches(events) for event in self._new_ones(batch))
+
+    def _new_of_list(self, events: Listing, before: Listed | None, version: tuple[int, int]) -> Iterator[Event]:
+        list_digest = _list_digest(events.ids)
+        is_same = before is not None and (before.digest, before.version) == (list_digest, version)
+        if is_same and before is not None and before.last_seen >= self._aged:
+            self.listed = before
+            self.known = len(events.ids)
+            return
+        earliest = self._now
+        for start in range(0, len(events.ids), _LOOKUP_SIZE):
+            ids = events.ids[start : start + _LOOKUP_SIZE]
+            count, last_seen = self._count([digest(id_) for id_ in ids])
+            if count == len(ids) and last_seen >= self._aged:
+                self.known += count
+            else:
+                yield from self._new_ones(events.part(start, start + len(ids)))
+            # Of those that are written again, the others may be hardly younger.
+            earliest = min(earliest, max(last_seen, self._aged))
+        self.listed = Listed(list_digest, earliest, version)
+
+    def _count(self, digests: list[bytes]) -> tuple[int, int]:
+        """Return how many of at most 500 digests are remembered, and the earliest time that is noted with one."""
+        count, last_seen = self._connection.execute(_COUNT, _given(self._setting, digests)).fetchone()
+        return count, self._now if last_seen is None else last_seen
+
+    def _new_ones(self, events: list[Event]) -> list[Event]:
         """Return the events not seen before and remember their ids. At most 500 events at a time."""
         digests = {event.id: digest(event.id) for event in events if not event.is_serial}
         seen = self._look_up(list(digests.values())) if digests else {}
@@ -189,7 +278,7 @@ class _Filter:
         aged = [key for key, last_seen in seen.items() if last_seen < self._aged]
         self._connection.executemany(
             "UPDATE ids SET last_seen = ? WHERE setting = ? AND digest = ?",
-            [(self._now, self._setting, key) for key in aged],
+            [(self._now, self._setting, bytearray(key)) for key in aged],
         )
         return seen
 
@@ -198,7 +287,7 @@ class _Filter:
         self._connection.executemany(
             "INSERT INTO ids (setting, digest, last_seen, first_poll, event_number) VALUES (?1, ?2, ?3, ?3, ?4)",
             [
-                (self._setting, digests[event.id], self._now, number)
+                (self._setting, bytearray(digests[event.id]), self._now, number)
                 for number, event in numbered
                 if not event.is_serial
             ],

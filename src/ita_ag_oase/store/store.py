@@ -16,7 +16,7 @@ from ita_ag_oase.store.database import Database, Work, no_space, translated
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.reserve import Reserve, free_bytes
-from ita_ag_oase.store.saving import SavingLimits
+from ita_ag_oase.store.saving import Listed, Lists, SavingLimits
 from ita_ag_oase.store.schema import Opener
 from ita_ag_oase.text import Text
 
@@ -28,6 +28,8 @@ _MORE_ROOM_BYTES = 1_048_576
 _FULL_SECONDS = 20.0
 # A delivery is not kept waiting for longer than some hundred megabytes take.
 _GIVE_BACK_TURNS = 50
+# What may change so many pages that it is saved in a transaction of its own.
+_LARGE_ANSWER_BYTES = 1_048_576
 # What of a transaction may not have reached the WAL or the file yet (SQLite's cache), twice: there and in the file.
 _CACHED_BYTES = 4 * 1_048_576
 
@@ -71,6 +73,7 @@ class Store:
         self._max_bytes = storage_max_bytes
         self._sizes = Sizes(used_bytes=0, free_bytes=0)
         self._reserve = Reserve(path)
+        self._lists = Lists()
         self._room_when_full: int | None = None
         self._full_until = 0.0
         # When the log was emptied because there was no space, and no save has worked since; None otherwise.
@@ -170,12 +173,16 @@ class Store:
         """
         started = self._loop.time()
         try:
-            saved, self._sizes = await self._database.run(lambda connection: self._save(connection, collection))
+            saved, self._sizes, listed = await self._database.run(
+                lambda connection: self._save(connection, collection),
+                alone=collection.answer_bytes >= _LARGE_ANSWER_BYTES,
+            )
         except StoreUnavailable as err:
             if err.reason is Reason.STORE_FULL and self._room_when_full is None:
                 await self._make_room(started)
             raise
         self._log_emptied_at = None
+        self._lists.note(collection.setting_id, listed)
         return saved
 
     async def _make_room(self, started: float) -> None:
@@ -206,17 +213,18 @@ class Store:
                     break
             await self._in_need(self._database.empty_log)
 
-    def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes]:
+    def _save(self, connection: sqlite3.Connection, collection: Collection) -> tuple[Saved, Sizes, Listed | None]:
         if not self._reserve.is_held:
             # Delivery has come to need it since the poll began: what is free now is not for new events.
             raise no_space(self._path)
-        saved, sizes = saving.save(connection, collection, self._limits), registry.sizes(connection)
+        saved, listed = saving.save(connection, collection, self._limits, self._lists)
+        sizes = registry.sizes(connection)
         # The WAL can be emptied, and used again, only where the file can grow by what is in it. With the other journal
         # this is what the file has still to grow by at the commit.
         growth = sizes.used_bytes + sizes.free_bytes - self._path.stat().st_size
         if growth + _CACHED_BYTES > free_bytes(self._path):
             raise no_space(self._path)
-        return saved, sizes
+        return saved, sizes, listed
 
     async def next_batch(self, limits: BatchLimits, now: int) -> Batch | None:
         """Return the groups of the next request, marked as offered; None if nothing waits."""
@@ -288,6 +296,7 @@ class Store:
         """Move the cursors and what else was noted by a clock that was moved, and keep facts about that with it."""
 
         def work(connection: sqlite3.Connection) -> None:
+            self._lists.invalidate()
             registry.shift(connection, seconds)
             for name, value in facts.items():
                 registry.keep_fact(connection, name, value)
@@ -300,7 +309,12 @@ class Store:
         Return how many rows; repeat until there are none.
         """
         limits = registry.Retention(self._limits.id_retention_seconds, history.most_rows(self._max_bytes))
-        return await self._run(lambda connection: registry.purge(connection, limits, now))
+
+        def work(connection: sqlite3.Connection) -> int:
+            self._lists.invalidate()
+            return registry.purge(connection, limits, now)
+
+        return await self._run(work)
 
     async def answer(self) -> None:
         """Return once the thread that writes has come to it: that it is at work."""
