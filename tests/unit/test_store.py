@@ -357,6 +357,35 @@ class TestDatabase:
         assert names == [("a",), ("c",)]
         assert statements.count("COMMIT") < statements.count("SAVEPOINT job")
 
+    async def test_a_job_that_is_to_be_alone_is_so_and_without_a_savepoint(self, tmp_path: Path) -> None:
+        database = Database(tmp_path / "store.sqlite3")
+        await database.open()
+        statements: list[str] = []
+        await database.run(lambda connection: connection.set_trace_callback(statements.append))
+
+        def keep(name: str, *, fails: bool = False) -> Any:
+            def work(connection: sqlite3.Connection) -> str:
+                connection.execute(f"INSERT INTO facts VALUES ('{name}', x'')")
+                if fails:
+                    raise ValueError(name)
+                return name
+
+            return database.run(work, alone=name.isupper())
+
+        jobs = (keep("a"), keep("b"), keep("C"), keep("D", fails=True), keep("e"))
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        await asyncio.to_thread(database.close)
+        assert [str(result) for result in results] == ["a", "b", "C", "D", "e"]
+        assert isinstance(results[3], ValueError)
+        alone = statements.index("INSERT INTO facts VALUES ('C', x'')")
+        assert statements[alone - 1 : alone + 5] == [
+            *("BEGIN IMMEDIATE", "INSERT INTO facts VALUES ('C', x'')", "COMMIT"),
+            *("BEGIN IMMEDIATE", "INSERT INTO facts VALUES ('D', x'')", "ROLLBACK"),
+        ]
+        assert statements[alone + 5 :] == [
+            *("BEGIN IMMEDIATE", "SAVEPOINT job", "INSERT INTO facts VALUES ('e', x'')", "RELEASE job", "COMMIT"),
+        ]
+
     async def test_jobs_put_before_the_end_are_done(self, tmp_path: Path) -> None:
         database = Database(tmp_path / "store.sqlite3")
         await database.open()

@@ -245,7 +245,7 @@ class Database:
 
     def _commit_together(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         jobs = [job for job in jobs if job[1].set_running_or_notify_cancel()]
-        attempt = self._attempt if len(jobs) > 1 else _run_alone
+        attempt = _run_alone if any(is_alone for _, _, is_alone in jobs) else self._attempt
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with self._within_term(connection):
