@@ -10,6 +10,7 @@ from kubernetes_validate.utils import ValidationError, all_versions, validate
 
 from chart_files import SHAPES
 from helm import OPTIONS, Manifest, agent, agents, others, render
+from manual import PATTERNS
 
 _EVERYTHING: dict[str, Any] = agents(
     agent(
@@ -31,7 +32,7 @@ _EVERYTHING: dict[str, Any] = agents(
     imagePullSecrets=[{"name": "pull"}],
 )
 _RENDERINGS: dict[str, Any] = {
-    **{shape.stem: yaml.safe_load(shape.read_text(encoding="utf-8")) for shape in SHAPES},
+    **{path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (*SHAPES, *PATTERNS)},
     "no-persistence": others(persistence={"enabled": False}, updateStrategy={"type": "Recreate"}),
     **{f"everything-{name}": {"ita-ag-oase": _EVERYTHING["ita-ag-oase"] | option} for name, option in OPTIONS.items()},
 }
