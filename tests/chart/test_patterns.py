@@ -230,7 +230,7 @@ def test_the_times_of_the_chart_are_its_defaults() -> None:
 def test_the_times_that_the_page_adds_up_are_sums_of_the_defaults() -> None:
     survived = section(AVAILABILITY, "What each survives")
     assert _seconds("LEASE_SECONDS") + _seconds("LEASE_RETRY_SECONDS") == 17
-    assert "15 to 17 s" in survived
+    assert "Up to 17 s" in survived
     node = _seconds("node-monitor-grace-period") + _seconds("ita-ag-oase.nodeFailureSeconds")
     assert round((node + 6 * 60) / 60) == 8
     assert "About 8 min: 50 s + 60 s + up to 6 min" in survived
