@@ -13,7 +13,17 @@ from ita_ag_oase import clock
 from ita_ag_oase.demo.exastro import DemoExastro
 from ita_ag_oase.demo.loopback import Reply, Request
 from manual import AVAILABILITY, commands
-from support import AgentProcess, Deploy, Deployment, Gate, ListSource, ScriptedSource, arrived, wait_for_all
+from support import (
+    AgentProcess,
+    Deploy,
+    Deployment,
+    Gate,
+    ListSource,
+    ScriptedSource,
+    arrived,
+    wait_for_all,
+    wait_until,
+)
 
 _INSIDE = [command.partition(" -- ")[2].strip() for command in commands(AVAILABILITY, "kubectl")]
 
@@ -31,9 +41,13 @@ class _TimedSource(ScriptedSource):
         """The ids of its events, in order."""
         return [str(number) for number in range(1, len(self._times) + 1)]
 
-    def add(self, *, seconds_ago: int = 0) -> None:
-        """Have an event that was made then."""
-        self._times.append(int(clock.now()) - seconds_ago)
+    def add(self) -> None:
+        """Have an event that is made now."""
+        self._times.append(int(clock.now()))
+
+    def wait_for_another_second(self) -> None:
+        """Return once who asks from now on is not told of the events so far."""
+        wait_until(lambda: int(clock.now()) > self._times[-1], "the next second")
 
     def _since(self, request: Request) -> Reply:
         since = int(parse_qs(request.query)["time_from"][0])
@@ -124,24 +138,32 @@ def test_a_copy_leaves_the_store_alone_that_the_new_agent_has_already(deploy: De
     assert new.store_file.read_bytes() == b"new"
 
 
-def test_without_a_copy_what_is_open_comes_once_more_and_what_came_in_between_is_missed(deploy: Deploy) -> None:
+def test_without_a_copy_what_is_open_comes_once_more_and_what_came_in_between_with_the_old_agent_alone(
+    deploy: Deploy,
+) -> None:
     with (
         ListSource("moved", 2) as moved,
         _TimedSource() as timed,
         DemoExastro([moved.row, timed.row]) as exastro,
     ):
-        first = deploy(exastro, "moved", "timed", AGENT_ID="old").start()
+        old = deploy(exastro, "moved", "timed", AGENT_ID="old")
+        first = old.start()
         first.wait_for_quiet_poll("timed")
         timed.add()
         _wait_for_timed(first, exastro, timed)
         wait_for_all(first, exastro, moved)
         assert first.terminate() == 0
-        timed.add(seconds_ago=1)
+        timed.add()
+        timed.wait_for_another_second()
         second = deploy(exastro, "moved", "timed", AGENT_ID="new").start()
         second.wait_for_quiet_poll("moved", "timed")
         second.wait_until_delivered()
         assert _sorted(exastro, "moved") == ["1", "1", "2", "2"]
         assert arrived(exastro, "timed") == ["1"]
+        assert second.terminate() == 0
+        # It goes on from where it left off.
+        _wait_for_timed(old.start(), exastro, timed)
+        assert arrived(exastro, "timed") == timed.ids
 
 
 def test_while_two_agents_poll_a_setting_its_events_arrive_twice(deploy: Deploy) -> None:
