@@ -11,6 +11,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 KUBERNETES = ROOT / "docs" / "kubernetes.md"
 COMPOSE = ROOT / "docs" / "compose.md"
+AVAILABILITY = ROOT / "docs" / "high-availability.md"
+# The values files of the page about availability.
+PATTERNS = sorted(path for path in (ROOT / "docs" / "examples").glob("*.yaml") if path.stem != "nfs-volume")
+NFS_VOLUME = ROOT / "docs" / "examples" / "nfs-volume.yaml"
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 

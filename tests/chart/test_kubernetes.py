@@ -10,6 +10,7 @@ from kubernetes_validate.utils import ValidationError, all_versions, validate
 
 from chart_files import SHAPES
 from helm import OPTIONS, Manifest, agent, agents, others, render
+from manual import PATTERNS
 
 _EVERYTHING: dict[str, Any] = agents(
     agent(
@@ -35,6 +36,7 @@ _RENDERINGS: dict[str, Any] = {
     "no-persistence": others(persistence={"enabled": False}, updateStrategy={"type": "Recreate"}),
     **{f"everything-{name}": {"ita-ag-oase": _EVERYTHING["ita-ag-oase"] | option} for name, option in OPTIONS.items()},
 }
+_OF_THE_MANUAL: dict[str, Any] = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PATTERNS}
 
 # The chart is for Kubernetes 1.23; these are the versions from the oldest on for which there are schemas.
 _VERSIONS = list(dict.fromkeys(all_versions()))
@@ -127,11 +129,10 @@ def _without_the_first_step(values: Any) -> Any:
     return values | {"ita-ag-oase": own}
 
 
-@pytest.mark.parametrize("name", _RENDERINGS)
+@pytest.mark.parametrize("name", _RENDERINGS | _OF_THE_MANUAL)
 def test_pods_keep_to_the_restricted_standard_without_the_first_step(name: str) -> None:
-    assert [_breaches(pod) for pod in _pods(_without_the_first_step(_RENDERINGS[name]))] == [
-        set() for _ in _pods(_RENDERINGS[name])
-    ]
+    values = (_RENDERINGS | _OF_THE_MANUAL)[name]
+    assert [_breaches(pod) for pod in _pods(_without_the_first_step(values))] == [set() for _ in _pods(values)]
 
 
 def test_the_first_step_breaks_what_it_must_and_nothing_else() -> None:
