@@ -104,6 +104,14 @@ class StoreUnavailable(Retryable):
     """The store is locked, full, or its disk failed."""
 
 
+class LeaseUnavailable(Retryable):
+    """The Lease could not be read or written; whether what was written counts is not known."""
+
+
+class LeaseChanged(LeaseUnavailable):
+    """The Lease is no longer what it was when it was read, so that nothing was written."""
+
+
 class Permanent(AgentError):
     """The same request fails again; a person must act."""
 
@@ -126,6 +134,10 @@ class ExastroRejected(Permanent):
 
 class StoreDamaged(Permanent):
     """The store cannot be read, or was written by a newer version."""
+
+
+class LeaseRefused(Permanent):
+    """The Lease is not there, or the agent may not read or write it; nothing was written."""
 
 
 class StatusServerFailed(Permanent):
