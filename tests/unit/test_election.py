@@ -160,7 +160,9 @@ async def test_a_lease_as_the_chart_makes_it_is_taken_at_once(shelf: Shelf) -> N
 
 @pytest.mark.looptime
 async def test_a_leader_goes_on_for_as_long_as_it_can_renew(shelf: Shelf) -> None:
-    first, second = Member(shelf, "a"), Member(shelf, "b")
+    first = Member(shelf, "a")
+    await first.leads()
+    second = Member(shelf, "b")
     await asyncio.sleep(LONG)
     await first.kill()
     await second.kill()
