@@ -3,8 +3,6 @@
 Exit codes: 0 ended well, 1 failed, 2 badly called.
 """
 
-import argparse
-import asyncio
 import contextlib
 import ctypes
 import io
@@ -15,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ita_ag_oase import arguments
+from ita_ag_oase.reader import Configuration, Reader
 from ita_ag_oase.text import Text
 
 if TYPE_CHECKING:
+    import argparse
+
     from ita_ag_oase.commands.console import Console
     from ita_ag_oase.model import GroupChoice
     from ita_ag_oase.settings import Settings
@@ -34,7 +34,26 @@ def main(given: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end_at_once)
     _give_memory_back()
     _show_every_character()
-    console = _console()
+    if list(sys.argv[1:] if given is None else given) in ([], ["run"]):
+        return _run()
+    return _command(given)
+
+
+def _run() -> int:
+    """Be the agent, which has its configuration read apart."""
+    with Reader() as reader:
+        # The greatest part of a start is imports, which go on meanwhile.
+        from ita_ag_oase.agent import lifecycle  # noqa: F401
+
+        configuration = reader.configuration()
+    console = _console(configuration.language)
+    return _guarded(lambda: _serve(configuration, console), console, Text("the agent cannot go on: {error}"))
+
+
+def _command(given: Sequence[str] | None) -> int:
+    from ita_ag_oase import arguments, environment
+
+    console = _console(environment.find_language())
     options = arguments.read(given)
     if options.command == "demo":
         from ita_ag_oase.demo.show import show
@@ -42,23 +61,20 @@ def main(given: Sequence[str] | None = None) -> int:
         return show(console, seconds=options.seconds)
     if options.command in ("check", "fetch"):
         return _guarded(lambda: _printing(lambda: _look_outside(options, console), console), console)
-    if options.command in ("verify", "outbox", "explain", "status"):
-        return _guarded(lambda: _look_after(options, console), console)
-    return _guarded(lambda: _serve(console), console, Text("the agent cannot go on: {error}"))
+    return _guarded(lambda: _look_after(options, console), console)
 
 
-def _console() -> "Console":
+def _console(spoken: str) -> "Console":
     """Return the streams in the person's language, which argparse speaks from now on, too."""
     from ita_ag_oase import settings
     from ita_ag_oase.commands.console import Console
     from ita_ag_oase.observability import language
     from ita_ag_oase.observability.logs import Redactor
 
-    found = settings.find_language()
-    settings.hand_on_language(found)
+    settings.hand_on_language(spoken)
     language.make_default()
     has_colours = None if settings.wants_colours() else False
-    return Console(language.translations(found), Redactor(), has_colours=has_colours)
+    return Console(language.translations(spoken), Redactor(), has_colours=has_colours)
 
 
 def _guarded(command: Callable[[], int], console: "Console", failed: Text | None = None) -> int:
@@ -76,13 +92,15 @@ def _guarded(command: Callable[[], int], console: "Console", failed: Text | None
         return 1
 
 
-def _serve(console: "Console") -> int:
+def _serve(configuration: Configuration, console: "Console") -> int:
+    import asyncio
+
     from ita_ag_oase import clock
     from ita_ag_oase.agent import lifecycle
     from ita_ag_oase.observability.logs import configure
     from ita_ag_oase.settings import wants_colours
 
-    settings = _configuration(console)
+    settings = _used(configuration.settings(), console)
     configure(
         level=settings.log_level,
         zone=clock.zone(settings.tz),
@@ -95,12 +113,12 @@ def _serve(console: "Console") -> int:
     return 0
 
 
-def _look_after(options: argparse.Namespace, console: "Console") -> int:
-    settings = None if options.store else _configuration(console)
+def _look_after(options: "argparse.Namespace", console: "Console") -> int:
+    settings = None if options.store else _configured(console)
     return _printing(lambda: _looked_after(options, settings, console), console)
 
 
-def _look_outside(options: argparse.Namespace, console: "Console") -> int:
+def _look_outside(options: "argparse.Namespace", console: "Console") -> int:
     if options.command == "check":
         from ita_ag_oase.commands.check import check
 
@@ -109,7 +127,7 @@ def _look_outside(options: argparse.Namespace, console: "Console") -> int:
 
     limit = None if options.all else options.events
     wish = Wish(options.name, uses_known=options.known, since=options.since, shown_events=limit)
-    return fetch(console, _configuration(console), wish, as_json=options.json)
+    return fetch(console, _configured(console), wish, as_json=options.json)
 
 
 def _printing(command: Callable[[], int], console: "Console") -> int:
@@ -135,7 +153,7 @@ def _give_stdout_up() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _looked_after(options: argparse.Namespace, settings: "Settings | None", console: "Console") -> int:
+def _looked_after(options: "argparse.Namespace", settings: "Settings | None", console: "Console") -> int:
     path = settings.store_path if settings else options.store
     if options.command == "verify":
         from ita_ag_oase.commands.verify import verify
@@ -152,19 +170,23 @@ def _looked_after(options: argparse.Namespace, settings: "Settings | None", cons
     return _look_after_outbox(options, path, console)
 
 
-def _configuration(console: "Console") -> "Settings":
+def _configured(console: "Console") -> "Settings":
+    from ita_ag_oase.environment import load
+
+    return _used(load(), console)
+
+
+def _used(settings: "Settings", console: "Console") -> "Settings":
     """Return the configuration; its secrets are shown nowhere from now on."""
     from ita_ag_oase import clock
-    from ita_ag_oase.settings import load
 
-    settings = load()
     for secret in settings.secrets:
         console.redactor.add(secret)
     console.zone = clock.zone(settings.tz)
     return settings
 
 
-def _look_after_outbox(options: argparse.Namespace, path: Path, console: "Console") -> int:
+def _look_after_outbox(options: "argparse.Namespace", path: Path, console: "Console") -> int:
     from ita_ag_oase.commands import outbox
 
     if options.action == "list":
@@ -180,7 +202,7 @@ def _look_after_outbox(options: argparse.Namespace, path: Path, console: "Consol
     return outbox.export(console, path, options.file, choice, overwrites=options.force)
 
 
-def _choice(options: argparse.Namespace) -> "GroupChoice":
+def _choice(options: "argparse.Namespace") -> "GroupChoice":
     from ita_ag_oase.model import GroupChoice, GroupState
 
     given = vars(options)

@@ -75,6 +75,10 @@ class Retryable(AgentError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class ReaderEnded(Retryable):
+    """The process that reads the configuration ended before it was done."""
+
+
 class SourceUnavailable(Retryable):
     """A source did not answer in time, refused the connection, or answered 5xx or 429."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from helm import Cluster, cluster
-from ita_ag_oase.settings import Settings, load
+from ita_ag_oase.environment import load
+from ita_ag_oase.settings import VARIABLES, Settings
 
 
 @pytest.fixture(name="cluster")
@@ -22,7 +23,7 @@ def load_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], 
 
     def load_from(variables: Mapping[str, str]) -> Settings:
         with monkeypatch.context() as patch:
-            for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
+            for name in [name for name in os.environ if name.lower() in VARIABLES]:
                 patch.delenv(name)
             for name, value in {**variables, "ENVFILEPATH": os.devnull}.items():
                 patch.setenv(name, value)

@@ -42,7 +42,6 @@ def ask(store: Path) -> Ask:
         out = io.StringIO()
         with LoopbackServer(answer) as server:
             settings = Settings(
-                _env_file=None,
                 exastro_url="http://exastro.test",
                 exastro_organization_id="org",
                 exastro_workspace_id="ws",

@@ -21,7 +21,7 @@ from pytest_httpx import HTTPXMock
 
 from ita_ag_oase import __version__
 from ita_ag_oase.cli import main
-from ita_ag_oase.settings import Settings
+from ita_ag_oase.settings import VARIABLES
 from ita_ag_oase.store import schema
 from ita_ag_oase.store.database import StoreLock
 
@@ -55,7 +55,7 @@ def _undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """An environment in which the agent is configured, and nothing else of who runs the tests."""
     organization = f"test-{uuid.uuid4().hex[:20]}"
-    for name in ("ENVFILEPATH", *(name.upper() for name in Settings.model_fields)):
+    for name in ("ENVFILEPATH", *(name.upper() for name in VARIABLES)):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.chdir(tmp_path)

@@ -16,8 +16,9 @@ import pytest
 
 from exactly_once import Bench, usable
 from ita_ag_oase.cli import main
+from ita_ag_oase.environment import load
 from ita_ag_oase.errors import ExastroUnavailable
-from ita_ag_oase.settings import Settings
+from ita_ag_oase.settings import VARIABLES
 from ita_ag_oase.store.access import StoreAccess
 from ita_ag_oase.store.pages import PAGE_BYTES
 
@@ -191,7 +192,7 @@ class TestVerify:
 
 
 def _configure(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    for name in ("ENVFILEPATH", *(name.upper() for name in Settings.model_fields)):
+    for name in ("ENVFILEPATH", *(name.upper() for name in VARIABLES)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(folder)
     values = {
@@ -213,7 +214,7 @@ class TestList:
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
     ) -> None:
         _configure(monkeypatch, bench._path.parent)
-        place = Settings().store_path
+        place = load().store_path
         place.parent.mkdir(parents=True)
         place.symlink_to(bench._path)
         capsys.readouterr()

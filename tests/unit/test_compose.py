@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ita_ag_oase import __version__
-from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, Settings, load
+from ita_ag_oase.environment import Environment, load
+from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, VARIABLES, Variables
 from manual import COMPOSE, ROOT, commands, files
 
 _FILE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -49,7 +50,7 @@ def test_the_store_is_on_a_named_volume() -> None:
 def test_the_status_page_is_for_this_machine_alone() -> None:
     port = _SERVICE["environment"]["STATUS_PORT"]
     assert _SERVICE["ports"] == [f"127.0.0.1:{port}:{port}"]
-    assert port == str(Settings.model_fields["status_port"].default)
+    assert port == str(Variables.status_port)
 
 
 def test_the_health_check_is_that_of_the_image() -> None:
@@ -74,12 +75,12 @@ def test_the_sample_loads_once_a_way_to_authenticate_is_written(
     shutil.copy(_SAMPLE, tmp_path / ".env")
     with (tmp_path / ".env").open("a", encoding="utf-8") as file:
         file.write("EXASTRO_REFRESH_TOKEN=token\n")
-    for name in [name for name in os.environ if name.lower() in Settings.model_fields or name == "ENVFILEPATH"]:
+    for name in [name for name in os.environ if name.lower() in VARIABLES or name == "ENVFILEPATH"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     settings = load()
     given = {name.lower() for name in _VARIABLES} - {"exastro_username", "exastro_password"}
-    assert settings.model_fields_set == given
+    assert Environment(_env_file=".env").model_fields_set == given
     assert settings.adjustments == ()
     assert settings.agent_identity == settings.agent_name
 
@@ -91,7 +92,7 @@ def test_what_the_page_adds_fits_the_compose_file() -> None:
     assert name in _FILE["services"]
     service = added["services"][name]
     assert sorted(service["secrets"]) == sorted(added["secrets"])
-    assert {variable.lower() for variable in service["environment"]} - Settings.model_fields.keys() == set()
+    assert {variable.lower() for variable in service["environment"]} - {*VARIABLES} == set()
     paths = {value for variable, value in service["environment"].items() if variable.endswith("_FILE")}
     assert paths == {f"/run/secrets/{secret}" for secret in added["secrets"]}
 

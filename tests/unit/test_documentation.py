@@ -3,20 +3,22 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic.fields import FieldInfo
 
 from ita_ag_oase import __version__, arguments
+from ita_ag_oase.environment import Environment
 from ita_ag_oase.errors import Reason
 from ita_ag_oase.events import extract
 from ita_ag_oase.observability.metrics import INSTRUMENTS
-from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Settings, load
+from ita_ag_oase.settings import ACCEPTED_WITHOUT_EFFECT, RANGES, Variables
 from manual import examples
 
 ROOT = Path(__file__).parents[2]
-FIELDS = sorted(Settings.model_fields)
+FIELDS = {field.name: field for field in sorted(fields(Variables), key=lambda field: field.name)}
 
 Row = dict[str, str]
 
@@ -100,8 +102,8 @@ SETTINGS_ROWS = {page: _rows(page, has_default=True) for page in CONFIGURATIONS}
 OTHER_ROWS = {page: _rows(page, has_default=False) for page in CONFIGURATIONS}
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default(field: Field[Any]) -> str:
+    if field.default is MISSING:
         return "required"
     if field.default is None:
         return "none"
@@ -119,7 +121,7 @@ def test_documented_default_and_range_are_those_of_the_code(name: str, page: str
     row = SETTINGS_ROWS[page][name.upper()]
     limits = RANGES.get(name)
     documented = (_bare(row["Default"]), row["Range"])
-    assert documented == (_default(Settings.model_fields[name]), f"{limits[0]} to {limits[1]}" if limits else "")
+    assert documented == (_default(FIELDS[name]), f"{limits[0]} to {limits[1]}" if limits else "")
 
 
 @pytest.mark.parametrize("page", CONFIGURATIONS)
@@ -263,8 +265,7 @@ def test_smallest_configuration_of_the_readme_is_accepted(tmp_path: Path, monkey
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "example.env").write_text(_smallest_configuration(), encoding="utf-8")
-    monkeypatch.setenv("ENVFILEPATH", str(tmp_path / "example.env"))
-    assert load().model_fields_set == {
+    assert Environment(_env_file=tmp_path / "example.env").model_fields_set == {
         "exastro_url",
         "exastro_organization_id",
         "exastro_workspace_id",

@@ -47,7 +47,6 @@ class House:
 
 def _settings(folder: Path, **others: Any) -> Settings:
     return Settings(
-        _env_file=None,
         exastro_url="http://platform-auth:8000/path",
         exastro_organization_id="org",
         exastro_workspace_id="ws",

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,10 +24,11 @@ from ita_ag_oase import __version__
 from ita_ag_oase.agent import lifecycle
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.agent.storage import hold_lock
+from ita_ag_oase.environment import load
 from ita_ag_oase.errors import ConfigError, StoreDamaged
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.observability.logs import MASK, Redactor
-from ita_ag_oase.settings import Settings
+from ita_ag_oase.settings import Settings, Variables
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.text import Text
 from support import in_english
@@ -137,7 +139,7 @@ def make_settings(tmp_path: Path) -> Iterator[MakeSettings]:
     organization = f"test-{uuid.uuid4().hex[:20]}"
     values: dict[str, Any] = {
         # Nothing of them comes from the environment of who runs the tests.
-        **{name: field.default for name, field in Settings.model_fields.items()},
+        **{field.name: field.default for field in fields(Variables)},
         "exastro_url": "http://exastro",
         "exastro_organization_id": organization,
         "exastro_workspace_id": "ws1",
@@ -153,7 +155,7 @@ def make_settings(tmp_path: Path) -> Iterator[MakeSettings]:
     }
 
     def make(**others: Any) -> Settings:
-        return Settings(_env_file=None, **{**values, **others})
+        return load(**{**values, **others})
 
     yield make
     shutil.rmtree(Path("/tmp") / organization, ignore_errors=True)

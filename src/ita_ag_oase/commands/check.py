@@ -13,11 +13,12 @@ from ita_ag_oase.commands.findings import Check, Finding, Report, State
 from ita_ag_oase.commands.kept import Kept
 from ita_ag_oase.commands.source_check import Workbench, check_setting
 from ita_ag_oase.commands.store_check import check_store
+from ita_ag_oase.environment import load
 from ita_ag_oase.errors import AgentError, ConfigError
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.observability.logs import configure
-from ita_ag_oase.settings import RANGES, Settings, load
+from ita_ag_oase.settings import RANGES, Settings
 from ita_ag_oase.text import Text
 
 # All of Exastro is looked at within this time.

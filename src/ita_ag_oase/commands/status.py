@@ -140,7 +140,7 @@ def _by_store(path: Path, settings: Settings | None) -> Status:
 
 
 def _most_bytes(settings: Settings | None) -> int:
-    return settings.storage_max_bytes if settings else Settings.model_fields["storage_max_bytes"].default
+    return settings.storage_max_bytes if settings else Settings.storage_max_bytes
 
 
 def _source(name: str, figures: Figures, now: float) -> SourceStatus:

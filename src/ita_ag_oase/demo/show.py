@@ -9,15 +9,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
 from ita_ag_oase import clock
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.commands.console import Console
 from ita_ag_oase.demo.exastro import ORGANIZATION, REFRESH_TOKEN, WORKSPACE, DemoExastro, SavedEvent
 from ita_ag_oase.demo.sources import AlertSource, DemoSource, FlakySource, MailSource, ProblemSource
+from ita_ag_oase.environment import find_language
 from ita_ag_oase.observability.logs import Redactor, configure
-from ita_ag_oase.settings import Settings, find_language, wants_colours
+from ita_ag_oase.settings import Settings, wants_colours
 from ita_ag_oase.text import Text, Told
 
 # How long what was told may still take to arrive once the time is over.
@@ -51,24 +50,8 @@ def _sources() -> tuple[DemoSource, ...]:
     return ProblemSource(1), AlertSource(2), FlakySource(3), MailSource(4)
 
 
-class _DemoSettings(Settings):
-    """The configuration without the environment, but for the language."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the one source that counts: what the demo says."""
-        return (init_settings,)
-
-
 def _settings(url: str, folder: Path, names: Sequence[str]) -> Settings:
-    return _DemoSettings(
+    return Settings(
         exastro_url=url,
         exastro_organization_id=ORGANIZATION,
         exastro_workspace_id=WORKSPACE,

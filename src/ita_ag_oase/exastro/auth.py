@@ -7,14 +7,16 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
-from cryptography.fernet import Fernet, InvalidToken
 
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import AgentError, ExastroUnavailable, Reason
 from ita_ag_oase.text import Text
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 _ANSWER_MAX_BYTES = 1_048_576
 _ANSWER_SECONDS = 30.0
@@ -88,7 +90,6 @@ class AccessTokens:
         self._facts = facts
         self._on_secret = on_secret
         self._on_expiry = on_expiry
-        self._cipher = Fernet(base64.urlsafe_b64encode(hashlib.sha256(refresh_token.encode()).digest()))
         self._renewal: asyncio.Task[str] | None = None
         self._access_token: str | None = None
         self._renew_at = 0.0
@@ -150,15 +151,27 @@ class AccessTokens:
     async def _kept(self) -> str | None:
         try:
             data = await self._facts.fact(_KEPT_TOKEN)
-            return self._cipher.decrypt(data).decode() if data else None
-        except InvalidToken:
-            return None
+            return self._opened(data) if data else None
         except AgentError as err:
             raise ExastroUnavailable(
                 Text("the kept refresh token of Exastro cannot be read: {error}", error=err.text),
                 reason=err.reason,
                 is_unprocessed=True,
             ) from err
+
+    def _opened(self, data: bytes) -> str | None:
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return self._cipher().decrypt(data).decode()
+        except InvalidToken:
+            return None
+
+    def _cipher(self) -> "Fernet":
+        # Few realms rotate tokens, and cryptography takes 8 MiB.
+        from cryptography.fernet import Fernet
+
+        return Fernet(base64.urlsafe_b64encode(hashlib.sha256(self._configured.encode()).digest()))
 
     async def _rotate(self, used: str, following: Any) -> None:
         good = following if isinstance(following, str) and following else used
@@ -169,7 +182,7 @@ class AccessTokens:
             await self._keep()
 
     async def _keep(self) -> None:
-        data = self._cipher.encrypt(self._rotated.encode()) if self._rotated else b""
+        data = self._cipher().encrypt(self._rotated.encode()) if self._rotated else b""
         # Where it cannot be kept now, the next request tries again.
         with contextlib.suppress(AgentError):
             await self._facts.keep_fact(_KEPT_TOKEN, data)

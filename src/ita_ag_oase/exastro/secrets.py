@@ -1,15 +1,22 @@
-"""The encrypted columns of event collection settings (protocol section 1.4)."""
+"""The encrypted columns of event collection settings (protocol section 1.4).
+
+AES is that of pycryptodomex, which is a library for each algorithm; all of OpenSSL would come with cryptography.
+"""
 
 import base64
 import binascii
 import hashlib
 import os
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.padding import PKCS7
+from Cryptodome.Cipher import AES
+from Cryptodome.Util.Padding import pad, unpad
 
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.text import Text
+
+if TYPE_CHECKING:
+    from Cryptodome.Cipher._mode_cbc import CbcMode
 
 _SALT = bytes.fromhex("4a781001512ee6cad341e806abe69065")
 _ROUNDS = 50_000
@@ -29,10 +36,8 @@ class SecretColumns:
             return ""
         try:
             data = base64.b64decode(text, validate=True)
-            decryptor = Cipher(algorithms.AES128(self._key), modes.CBC(data[:_BLOCK_BYTES])).decryptor()
-            padded = decryptor.update(data[_BLOCK_BYTES:]) + decryptor.finalize()
-            unpadder = PKCS7(_BLOCK_BYTES * 8).unpadder()
-            return (unpadder.update(padded) + unpadder.finalize()).decode()
+            padded = self._cipher(data[:_BLOCK_BYTES]).decrypt(data[_BLOCK_BYTES:])
+            return unpad(padded, _BLOCK_BYTES, "pkcs7").decode()
         except (binascii.Error, ValueError) as err:
             raise SettingInvalid(
                 Text(
@@ -46,7 +51,8 @@ class SecretColumns:
     def encrypt(self, secret: str) -> str:
         """Return a secret as Exastro would send it."""
         vector = os.urandom(_BLOCK_BYTES)
-        padder = PKCS7(_BLOCK_BYTES * 8).padder()
-        encryptor = Cipher(algorithms.AES128(self._key), modes.CBC(vector)).encryptor()
-        padded = padder.update(secret.encode()) + padder.finalize()
-        return base64.b64encode(vector + encryptor.update(padded) + encryptor.finalize()).decode()
+        padded = pad(secret.encode(), _BLOCK_BYTES, "pkcs7")
+        return base64.b64encode(vector + self._cipher(vector).encrypt(padded)).decode()
+
+    def _cipher(self, vector: bytes) -> "CbcMode":
+        return AES.new(self._key, AES.MODE_CBC, iv=vector)
