@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from ita_ag_oase import __version__, clock
-from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable, TermEnded
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.wire import Verdict
@@ -30,7 +30,8 @@ class Delivery:
     """Posts what the store holds, oldest first, one request at a time.
 
     The size that passed and how many groups to risk at once are learned anew by each process; everything else is in
-    the store.
+    the store. `is_at_work` is asked before each part of a request is sent, the last one included: that the store knows
+    of no later term was seen when the batch was taken, which may be long ago where the process was stopped meanwhile.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Delivery:
         max_bytes: int,
         now: Callable[[], float] = clock.now,
         redact: Callable[[str], str] = str,
+        is_at_work: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._client = client
@@ -52,6 +54,7 @@ class Delivery:
         self._passed_in_a_row = 0
         self._now = now
         self._redact = redact
+        self._is_at_work = is_at_work
         self._passed_bytes = 0
         self._max_groups = _MAX_GROUPS
         self._leap_seconds = _FIRST_LEAP_SECONDS
@@ -60,8 +63,10 @@ class Delivery:
     async def deliver_next(self) -> int | None:
         """Post the next batch and return how many of its events Exastro has now; None where nothing waits.
 
-        Raises ExastroUnavailable where the same request is to be sent later, and the store's errors.
+        Raises ExastroUnavailable where the same request is to be sent later, TermEnded where it is another agent's to
+        send, and the store's errors.
         """
+        self._require_turn()
         limits = BatchLimits(events=self._max_events, bytes=self._max_bytes, groups=self._max_groups)
         batch = await self._store.next_batch(limits, int(self._now()))
         if batch is None:
@@ -82,7 +87,7 @@ class Delivery:
         started = asyncio.get_running_loop().time()
         try:
             with self._health.posting(size):
-                messages = await self._client.post_events(body)
+                messages = await self._client.post_events(body, before_sending=self._require_turn)
         except ExastroUnavailable as err:
             await self._note_failure(batch, err)
             raise
@@ -103,6 +108,12 @@ class Delivery:
                 duration_seconds=round(asyncio.get_running_loop().time() - started, 3),
             )
         return delivered
+
+    def _require_turn(self) -> None:
+        if not self._is_at_work():
+            raise TermEnded(
+                Text("the term of this agent has ended: nothing is posted by it any more"), reason=Reason.TERM_ENDED
+            )
 
     async def _note_failure(self, batch: Batch, err: ExastroUnavailable) -> None:
         if err.is_unprocessed:

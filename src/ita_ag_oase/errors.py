@@ -38,6 +38,7 @@ class Reason(StrEnum):
     STORE_FULL = "store_full"
     STORE_FAILED = "store_failed"
     STORE_DAMAGED = "store_damaged"
+    TERM_ENDED = "term_ended"
     STATUS_SERVER = "status_server"
 
 
@@ -114,6 +115,10 @@ class LeaseUnavailable(Retryable):
 
 class LeaseChanged(LeaseUnavailable):
     """The Lease is no longer what it was when it was read, so that nothing was written."""
+
+
+class TermEnded(AgentError):
+    """The right to write and to post is gone, to another agent as a rule; what was under way is its business now."""
 
 
 class Permanent(AgentError):

@@ -473,3 +473,26 @@ class Verification:
 
     ledgers: tuple[Ledger, ...]
     findings: tuple[Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What makes an agent the one that may write: a guard, and a number that tells later claims from earlier ones.
+
+    `guard` is the Lease that it holds, as `namespace/name`, and empty where it has the lock on the store alone; then it
+    has no number of its own. `holder` names the process, and no other one, where there is a guard.
+    """
+
+    holder: str
+    guard: str = ""
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A claim that was written into the store; `begun` is when, in epoch seconds."""
+
+    number: int
+    holder: str
+    guard: str
+    begun: int

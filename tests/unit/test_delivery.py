@@ -1,8 +1,11 @@
 """Store and delivery together, against an Exastro that keeps to protocol section 1.5."""
 
+import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from exactly_once import Bench, usable
-from ita_ag_oase.demo.loopback import Reply
-from ita_ag_oase.errors import ExastroUnavailable
-from ita_ag_oase.model import Event
+from ita_ag_oase.demo.loopback import Reply, Request
+from ita_ag_oase.errors import ExastroUnavailable, TermEnded
+from ita_ag_oase.model import Claim, Event
 from ita_ag_oase.observability.health import Health
+from ita_ag_oase.store.database import Database
 from support import in_english
 
 
@@ -525,3 +529,61 @@ class TestDamage:
             await bench.deliver_all()
             assert bench.arrived("n1") == [str(number) for number in range(200 - damaged)]
             assert await self.ledger(bench, "n1") == (200, 200 - damaged, 0, damaged)
+
+
+class TestTerm:
+    """The agent's term ends: what it still holds in its hands is not posted, and nothing is noted of it."""
+
+    @staticmethod
+    async def groups(bench: Bench) -> Any:
+        return await bench.query("SELECT in_request, maybe_saved, answer FROM groups")
+
+    @pytest.mark.parametrize("questions", range(8))
+    async def test_nothing_arrives_once_it_has_ended_however_late(self, bench: Bench, questions: int) -> None:
+        await bench.introduce()
+        await bench.poll("n1", [usable(1)])
+        # A turn is asked for before the batch is taken, and before each of the five pieces of the request.
+        answers = [True] * questions + [False] * 10
+        bench.delivery._is_at_work = lambda: answers.pop(0)
+        if questions < 6:
+            with pytest.raises(TermEnded, match="nothing is posted"):
+                await bench.deliver_all()
+            assert (bench.arrived("n1"), len(bench.exastro.posts)) == ([], 0)
+            assert await self.groups(bench) == [(1, 1, None) if questions else (0, 0, None)]
+            bench.delivery._is_at_work = lambda: True
+            await bench.deliver_all()
+        else:
+            assert await bench.delivery.deliver_next() == 1
+        assert bench.arrived("n1") == ["1"]
+        assert bench.exastro.repeated == 0
+
+    async def test_no_batch_is_taken_once_another_term_has_begun(self, bench: Bench) -> None:
+        await bench.introduce()
+        await bench.store.begin_term(Claim("pod-1", "ns/agent", 1), 0)
+        await bench.poll("n1", [usable(1)])
+        later = Database(bench._path)
+        await later.open()
+        await later.begin_term(Claim("pod-2", "ns/agent", 2), 0)
+        with pytest.raises(TermEnded, match="pod-2 has begun term 2"):
+            await bench.delivery.deliver_next()
+        assert bench.exastro.posts == []
+        await asyncio.to_thread(later.close)
+
+    async def test_an_answer_that_comes_after_its_end_is_not_noted_and_the_request_comes_again(
+        self, bench: Bench
+    ) -> None:
+        await bench.introduce()
+        await bench.store.begin_term(Claim("pod-1", "ns/agent", 1), 0)
+        await bench.poll("n1", [usable(1)])
+
+        def pass_over(_: Request) -> None:
+            with closing(sqlite3.connect(bench._path)) as connection, connection:
+                connection.execute("UPDATE terms SET number = 2")
+
+        bench.exastro.before_saving = pass_over
+        with pytest.raises(TermEnded):
+            await bench.delivery.deliver_next()
+        bench.exastro.before_saving = lambda _: None
+        await bench.restart()
+        await bench.deliver_all()
+        assert (bench.arrived("n1"), bench.exastro.repeated) == (["1"], 0)

@@ -25,7 +25,7 @@ from ita_ag_oase.agent import lifecycle
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.agent.storage import hold_lock
 from ita_ag_oase.environment import load
-from ita_ag_oase.errors import ConfigError, StoreDamaged
+from ita_ag_oase.errors import ConfigError, StoreDamaged, TermEnded
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings, Variables
@@ -467,6 +467,23 @@ async def test_a_store_that_is_found_damaged_ends_the_agent_with_what_to_do(sett
         async with _running(settings):
             await _until(lambda: any(line["event"] == "agent_started" for line in logs))
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["store_repaired"]
+
+
+async def test_an_agent_whose_store_another_one_has_taken_ends_and_says_so(settings: Settings) -> None:
+    agent = Agent(settings, Redactor())
+    running = asyncio.create_task(agent.run())
+    with capture_logs() as logs:
+        await _until(lambda: any(line["event"] == "agent_started" for line in logs))
+        _begin_another_term(settings.store_path)
+        agent._news.set()
+        with pytest.raises(TermEnded, match="term 1 of this agent has ended: other has begun term 2"):
+            await running
+    _assert_nothing_is_left(settings)
+
+
+def _begin_another_term(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE terms SET number = 2, holder = 'other'")
 
 
 def _damage(store: Path) -> None:

@@ -298,6 +298,7 @@ async def test_a_store_of_the_first_schema_is_saved_as_well(scene: Scene, tmp_pa
             "ALTER TABLE groups DROP COLUMN answer; ALTER TABLE groups DROP COLUMN latest_offer;"
             "ALTER TABLE groups DROP COLUMN first_offer; ALTER TABLE groups DROP COLUMN offers;"
             "ALTER TABLE ids DROP COLUMN event_number; ALTER TABLE ids DROP COLUMN first_poll; DROP TABLE history;"
+            "DROP TABLE terms;"
             "ALTER TABLE settings DROP COLUMN settled_time; ALTER TABLE groups DROP COLUMN fetched_time;"
             "DELETE FROM facts WHERE name = 'schema'; PRAGMA user_version = 1"
         )
@@ -305,6 +306,7 @@ async def test_a_store_of_the_first_schema_is_saved_as_well(scene: Scene, tmp_pa
     told = repair.mend(bench._path, agent_name="agent-1", now=scene.now)
     assert told is not None
     assert (told.settings, told.groups) == (2, 14)
+    assert {"history", "terms"} & {*told.damaged_tables} == set()
     async with bench:
         await bench.deliver_all()
 

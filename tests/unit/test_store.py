@@ -294,10 +294,10 @@ class TestFile:
         await bench.close()
         with closing(sqlite3.connect(bench._path)) as connection:
             connection.execute("PRAGMA user_version = 99")
-        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 4\): run the version that wrote it"):
+        with pytest.raises(StoreDamaged, match=r"schema 99, this one, .*, knows 5\): run the version that wrote it"):
             await Store(bench._path, LIMITS, storage_max_bytes=1).open()
         with closing(sqlite3.connect(bench._path)) as connection:
-            connection.execute("PRAGMA user_version = 4")
+            connection.execute("PRAGMA user_version = 5")
         await bench.open()
 
     async def test_what_is_no_database_is_refused_in_words(self, tmp_path: Path) -> None:

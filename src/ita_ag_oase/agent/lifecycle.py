@@ -52,7 +52,11 @@ class Agent:
         self._health = Health()
 
     async def run(self) -> None:
-        """Run until `stop` is set. Raises StoreUnavailable, StoreDamaged or ConfigError where it cannot start."""
+        """Run until `stop` is set.
+
+        Raises StoreUnavailable, StoreDamaged or ConfigError where it cannot start, StoreDamaged or TermEnded where it
+        cannot go on.
+        """
         for secret in self._settings.secrets:
             self._redactor.add(secret)
         async with contextlib.AsyncExitStack() as stack:
@@ -60,14 +64,16 @@ class Agent:
             await stack.enter_async_context(serve_status(self._settings, overview, self._redactor))
             if not await stack.enter_async_context(self._hold_lock()):
                 return
-            store = await stack.enter_async_context(open_store(self._settings, on_damage=self.stop.set))
+            store = await stack.enter_async_context(
+                open_store(self._settings, on_damage=self.stop.set, on_term_ended=self.stop.set)
+            )
             timekeeper = Timekeeper(store, on_difference=self._health.clock_compared)
             await timekeeper.open()
             await stack.enter_async_context(overview.over(store, timekeeper.clock))
             await self._work(store, timekeeper)
         _log.info("agent_stopped")
-        if store.damage:
-            raise store.damage
+        if err := store.damage or store.term_ended:
+            raise err
 
     async def _work(self, store: Store, timekeeper: Timekeeper) -> None:
         """Collect and deliver until `stop` is set."""

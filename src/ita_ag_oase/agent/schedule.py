@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_exponential, wait_random
 
-from ita_ag_oase.errors import AgentError, Permanent, Reason, Retryable, StoreDamaged, StoreUnavailable
+from ita_ag_oase.errors import AgentError, Permanent, Reason, Retryable, StoreDamaged, StoreUnavailable, TermEnded
 from ita_ag_oase.text import shorten
 
 _log = structlog.get_logger()
@@ -170,6 +170,7 @@ _CODES = {
     Reason.STORE_FULL: "AGT-10027",
     Reason.STORE_LOCKED: "AGT-10027",
     Reason.STORE_DAMAGED: "AGT-10027",
+    Reason.TERM_ENDED: "AGT-10027",
     Reason.NOT_JSON: "AGT-10046",
     Reason.TEMPLATE: "AGT-10045",
     Reason.PARAMETER: "AGT-10045",
@@ -191,7 +192,7 @@ def mail_code(err: Exception) -> str:
 
 def delivery_code(err: Exception) -> str:
     """Return the message code of a failed post."""
-    if isinstance(err, StoreUnavailable | StoreDamaged):
+    if isinstance(err, StoreUnavailable | StoreDamaged | TermEnded):
         return "AGT-10027"
     unreachable = (Reason.TIMEOUT, Reason.UNREACHABLE, Reason.TLS)
     return "AGT-00004" if isinstance(err, AgentError) and err.reason in unreachable else "AGT-10020"

@@ -1,6 +1,7 @@
 """The right to the store, and the store itself: mended where it is damaged, with what the stock agent left."""
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,10 @@ import structlog
 
 from ita_ag_oase import clock
 from ita_ag_oase.agent.schedule import wait_for
+from ita_ag_oase.errors import StoreDamaged, StoreUnavailable
+from ita_ag_oase.model import Claim, Term
 from ita_ag_oase.settings import Settings
+from ita_ag_oase.store.access import read_term
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
@@ -23,24 +27,40 @@ _LOCK_WAIT_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def hold_lock(store_path: Path, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> AsyncIterator[bool]:
+async def hold_lock(
+    store_path: Path, stop: asyncio.Event, *, on_wait: Callable[[], None], claim: Claim | None = None
+) -> AsyncIterator[bool]:
     """Wait until no other agent uses a store, and keep others away meanwhile; False where `stop` was set before.
 
-    `on_wait` is called where another one does.
+    `on_wait` is called where another one does. With a claim, an agent whose term has ended by the same guard is not
+    waited for: it may be frozen with the lock in its hands, and the claim's number keeps it from writing. The lock is
+    taken then as soon as it is free.
     Raises StoreUnavailable where the folder cannot be written.
     """
     lock = StoreLock(store_path)
+    taking: asyncio.Task[None] | None = None
     try:
-        yield await _acquire(lock, store_path, stop, on_wait)
+        is_ours = await _acquire(lock, store_path, stop, on_wait, claim)
+        if is_ours and not lock.is_ours:
+            taking = asyncio.create_task(_take_when_free(lock), name="lock")
+        yield is_ours
     finally:
+        if taking is not None:
+            taking.cancel()
+            await asyncio.wait([taking])
         lock.release()
 
 
-async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event, on_wait: Callable[[], None]) -> bool:
+async def _acquire(
+    lock: StoreLock, store_path: Path, stop: asyncio.Event, on_wait: Callable[[], None], claim: Claim | None
+) -> bool:
     has_told = False
     while not stop.is_set():
         if lock.try_acquire():
             _tell_of_weak_locks(lock, store_path)
+            return True
+        if claim is not None and (former := await _read_term(store_path)) and is_over(former, claim):
+            _log.warning("store_left_locked", path=str(store_path), holder=former.holder, term=former.number)
             return True
         if not has_told:
             _log.warning("store_in_use", path=str(store_path))
@@ -48,6 +68,29 @@ async def _acquire(lock: StoreLock, store_path: Path, stop: asyncio.Event, on_wa
             has_told = True
         await wait_for(stop, _LOCK_WAIT_SECONDS)
     return False
+
+
+def is_over(term: Term, claim: Claim) -> bool:
+    """Whether a claim itself tells that the stored term has ended, whoever still has the lock on the store.
+
+    Only where both rest on one Lease: of two agents under different guards, or none, neither knows what the other does.
+    """
+    return bool(claim.guard) and term.guard == claim.guard and claim.number is not None and term.number < claim.number
+
+
+async def _read_term(store_path: Path) -> Term | None:
+    # Where it cannot be read now, the lock is waited for, and the next turn asks again.
+    with contextlib.suppress(StoreUnavailable, StoreDamaged):
+        return await asyncio.to_thread(read_term, store_path)
+    return None
+
+
+async def _take_when_free(lock: StoreLock) -> None:
+    while True:
+        await asyncio.sleep(_LOCK_WAIT_SECONDS)
+        with contextlib.suppress(StoreUnavailable):
+            if lock.try_acquire():
+                return
 
 
 def _tell_of_weak_locks(lock: StoreLock, store_path: Path) -> None:
@@ -59,25 +102,43 @@ def _tell_of_weak_locks(lock: StoreLock, store_path: Path) -> None:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, *, on_damage: Callable[[], None]) -> AsyncIterator[Store]:
-    """Open the store; `on_damage` is called where it is found damaged later. Raises StoreUnavailable, StoreDamaged."""
+async def open_store(
+    settings: Settings,
+    *,
+    on_damage: Callable[[], None],
+    on_term_ended: Callable[[], None],
+    claim: Claim | None = None,
+    is_at_work: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[Store]:
+    """Open the store and begin a term in it: that of a claim, or the next one by the right of the lock alone.
+
+    `on_damage` is called where it is found damaged later, `on_term_ended` where another agent has begun a later term;
+    `is_at_work` is asked before a damaged file is replaced. Raises StoreUnavailable, StoreDamaged, TermEnded.
+    """
     limits = SavingLimits(
         group_events=settings.batch_max_events,
         group_bytes=settings.batch_max_bytes - ENVELOPE_BYTES,
         id_retention_seconds=settings.event_id_retention_seconds,
     )
-    store = Store(settings.store_path, limits, storage_max_bytes=settings.storage_max_bytes, on_damage=on_damage)
-    await _mend(store, settings)
+    store = Store(
+        settings.store_path,
+        limits,
+        storage_max_bytes=settings.storage_max_bytes,
+        on_damage=on_damage,
+        on_term_ended=on_term_ended,
+    )
+    await _mend(store, settings, is_at_work)
     try:
         await store.open()
+        await store.begin_term(claim or Claim(settings.agent_identity), int(clock.now()))
         await _take_over(store, settings)
         yield store
     finally:
         await asyncio.to_thread(store.close)
 
 
-async def _mend(store: Store, settings: Settings) -> None:
-    repair = await store.mend(agent_name=settings.agent_identity, now=clock.now())
+async def _mend(store: Store, settings: Settings, is_at_work: Callable[[], bool]) -> None:
+    repair = await store.mend(agent_name=settings.agent_identity, now=clock.now(), is_at_work=is_at_work)
     if repair is not None:
         _log.error("store_repaired", code="AGT-10027", path=str(settings.store_path), **dataclasses.asdict(repair))
 

@@ -11,7 +11,7 @@ import structlog
 
 from ita_ag_oase import clock
 from ita_ag_oase.clock import SteadyClock
-from ita_ag_oase.errors import StoreDamaged, StoreUnavailable
+from ita_ag_oase.errors import StoreDamaged, StoreUnavailable, TermEnded
 from ita_ag_oase.store.store import Store
 
 _log = structlog.get_logger()
@@ -90,7 +90,7 @@ class Timekeeper:
     async def note(self, reference: float) -> None:
         """Compare with Exastro's clock, in epoch seconds. Where the store fails, the next answer will do."""
         # What this answer is about must not be lost.
-        with contextlib.suppress(StoreUnavailable, StoreDamaged):
+        with contextlib.suppress(StoreUnavailable, StoreDamaged, TermEnded):
             await self.compare(reference)
 
     async def compare(self, reference: float) -> None:

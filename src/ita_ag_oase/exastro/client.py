@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httpx
@@ -61,18 +61,29 @@ class ExastroClient:
             raise ExastroUnavailable(Text("Exastro answered without a list of settings"), reason=Reason.NOT_EXASTRO)
         return rows
 
-    async def post_events(self, body: Sequence[bytes]) -> list[str]:
+    async def post_events(
+        self, body: Sequence[bytes], *, before_sending: Callable[[], None] = lambda: None
+    ) -> list[str]:
         """Send a body that comes in pieces; return the messages about groups that were not saved, if any.
 
-        Also ExastroRejected with Reason.TOO_LARGE where the request is larger than something on the way allows.
+        Also ExastroRejected with Reason.TOO_LARGE where the request is larger than something on the way allows. What
+        `before_sending` raises, which is called before each piece, is raised here; the request is cut off then, and
+        Exastro has never seen it whole.
         """
-        answer = await self._post(self._events_url, body, ANSWER_SECONDS)
+        answer = await self._post(self._events_url, body, ANSWER_SECONDS, before_sending)
         return [str(message) for message in answer.data] if isinstance(answer.data, list) else []
 
-    async def _post(self, url: str, body: Sequence[bytes], answer_seconds: float) -> _Answer:
+    async def _post(
+        self,
+        url: str,
+        body: Sequence[bytes],
+        answer_seconds: float,
+        before_sending: Callable[[], None] = lambda: None,
+    ) -> _Answer:
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
         headers = {"Content-Type": "application/json", "Content-Length": str(sum(map(len, body)))}
-        request = self._client.build_request("POST", url, content=_Pieces(body), headers=headers, timeout=timeout)
+        content = _Pieces(body, before_sending)
+        request = self._client.build_request("POST", url, content=content, headers=headers, timeout=timeout)
         try:
             async with asyncio.timeout(answer_seconds + CONNECT_SECONDS):
                 response = await self._client.send(request, stream=True, auth=self._auth)
@@ -91,11 +102,14 @@ class ExastroClient:
 class _Pieces(httpx.AsyncByteStream):
     """A body that is never whole in memory, and can be sent again after a 401."""
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
+    def __init__(self, pieces: Sequence[bytes], before_sending: Callable[[], None]) -> None:
         self._pieces = pieces
+        self._before_sending = before_sending
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
+            # As near to the socket as can be: after the wait for a token and for a connection.
+            self._before_sending()
             yield piece
 
 

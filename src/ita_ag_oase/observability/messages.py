@@ -90,6 +90,10 @@ MESSAGES: Mapping[str, Message] = {
     "store_in_use": Message(
         Text("another agent works on the store {path}"), Text("this one takes over when that one ends")
     ),
+    "store_left_locked": Message(
+        Text("term {term} of {holder} has ended, though it still holds the lock on the store {path}"),
+        Text("this one goes on without the lock, and that one can write nothing; look after its machine"),
+    ),
     "store_lock_ineffective": Message(
         Text(
             "the file system of {path} has no working locks, so that nothing keeps a second agent away from the store"

@@ -15,19 +15,35 @@ from ita_ag_oase.model import (
     OutboxGroup,
     OutboxSummary,
     Tally,
+    Term,
     Verification,
 )
-from ita_ag_oase.store import figures, history, ledger, registry, saving, schema, triage
+from ita_ag_oase.store import figures, history, ledger, registry, saving, schema, terms, triage
 from ita_ag_oase.store.database import translated
 from ita_ag_oase.store.figures import Figures
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.schema import connect_to_existing, transaction
+
+# So long a look at the term waits for a lock on the file: whoever wants to know asks again.
+_LOOK_SECONDS = 1.0
 
 
 def is_older(path: Path) -> bool:
     """Whether an older version of the agent wrote a store. Raises as StoreAccess does."""
     with translated(path):
         return schema.is_older(path)
+
+
+def read_term(path: Path) -> Term | None:
+    """Return the latest term begun in a store, which an agent may be using; None where it knows none, or is not there.
+
+    Raises as StoreAccess does.
+    """
+    if not path.exists():
+        return None
+    with translated(path), schema.looked_into(path, wait_seconds=_LOOK_SECONDS) as connection:
+        # The table is not there before version 5 of the schema.
+        return terms.stored(connection) if "terms" in schema.columns(connection) else None
 
 
 class StoreAccess:

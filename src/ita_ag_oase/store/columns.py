@@ -65,6 +65,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
         "outcome": str,
         "answer": str | None,
     },
+    "terms": {"number": int, "holder": str, "guard": str, "begun": int},
 }
 _SQL_TYPES = {int: "integer", str: "text", bytes: "blob", NoneType: "null"}
 _GREATEST = {"in_request": 1, "maybe_saved": 3}

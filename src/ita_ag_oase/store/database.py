@@ -15,9 +15,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
-from ita_ag_oase.store import schema
+from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable, TermEnded
+from ita_ag_oase.model import Claim, Term
+from ita_ag_oase.store import schema, terms
 from ita_ag_oase.store.schema import Opener
+from ita_ag_oase.store.terms import Fence
 from ita_ag_oase.text import Text, verbatim
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ class StoreLock:
     def __init__(self, store_path: Path) -> None:
         self._path = store_path.with_name(store_path.name + ".lock")
         self._file: Any = None
+        self.is_ours = False
 
     def try_acquire(self) -> bool:
         """Return whether the right is ours now. Raises StoreUnavailable where the folder cannot be written."""
@@ -45,6 +48,7 @@ class StoreLock:
             return False
         except OSError as err:
             raise self._unusable(err) from err
+        self.is_ours = True
         return True
 
     def is_taken(self) -> bool:
@@ -87,6 +91,7 @@ class StoreLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+            self.is_ours = False
 
     def discard(self) -> None:
         """Remove the file of a lock that nobody else knows of."""
@@ -124,7 +129,8 @@ class Database:
     """A thread that owns the connection and commits jobs that wait at the same time together.
 
     A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `on_damage` is
-    called in the thread where a job meets damage in the file; `opener` is what opens that.
+    called in the thread where a job meets damage in the file, `on_term_ended` once, where the term that was begun here
+    has ended; from then on every job is refused with TermEnded. `opener` is what opens the file.
     """
 
     def __init__(
@@ -132,10 +138,14 @@ class Database:
         path: Path,
         *,
         on_damage: Callable[[StoreDamaged], None] = lambda _: None,
+        on_term_ended: Callable[[TermEnded], None] = lambda _: None,
         opener: Opener = sqlite3.connect,
     ) -> None:
         self._path = path
         self._on_damage = on_damage
+        self._on_term_ended = on_term_ended
+        self._fence: Fence | None = None
+        self._ended: TermEnded | None = None
         self._opener = opener
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store")
@@ -156,6 +166,20 @@ class Database:
         future: Future[T] = Future()
         self._jobs.put((work, future))
         return await asyncio.wrap_future(future)
+
+    async def begin_term(self, claim: Claim, now: int) -> Term:
+        """Begin a term, and see in each transaction from now on that it goes on.
+
+        Raises TermEnded where terms.begin does.
+        """
+        try:
+            term = await self.run(lambda connection: terms.begin(connection, claim, now))
+        except TermEnded as err:
+            self._end(err)
+            raise
+        with translated(self._path):
+            self._fence = Fence(self._path, term)
+        return term
 
     async def empty_log(self) -> None:
         """Move what the write-ahead log holds into the file, and give its space back where nobody reads from it now.
@@ -205,9 +229,11 @@ class Database:
         jobs = [(work, future) for work, future in jobs if future.set_running_or_notify_cancel()]
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with translated(self._path), schema.transaction(connection):
+            with self._within_term(connection):
                 done.extend((future, *self._attempt(connection, work)) for work, future in jobs)
         except BaseException as err:  # noqa: BLE001 - handed to everyone who waits
+            if isinstance(err, TermEnded):
+                self._end(err)
             done = [(future, None, err) for _, future in jobs]
         self._empty_log(connection)
         for future, result, error in done:
@@ -218,15 +244,32 @@ class Database:
                 self._on_damage(error)
             future.set_exception(error)
 
+    @contextmanager
+    def _within_term(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Commit what is done inside, where the term has not ended by then: no other can begin meanwhile."""
+        if self._ended:
+            raise self._ended
+        with translated(self._path), schema.transaction(connection):
+            if self._fence:
+                self._fence.check(connection)
+            yield
+
+    def _end(self, err: TermEnded) -> None:
+        if self._ended is None:
+            self._ended = err
+            self._on_term_ended(err)
+
     def _empty_log(self, connection: sqlite3.Connection) -> None:
         while self._log_to_be_emptied:
             emptied = self._log_to_be_emptied.popleft()
             if not emptied.set_running_or_notify_cancel():
                 continue
             try:
+                if self._ended:
+                    raise self._ended
                 with translated(self._path):
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except (StoreUnavailable, StoreDamaged) as err:
+            except (StoreUnavailable, StoreDamaged, TermEnded) as err:
                 emptied.set_exception(err)
             else:
                 emptied.set_result(None)

@@ -3,8 +3,8 @@
 import sqlite3
 from typing import Any
 
-from ita_ag_oase.model import Repair
-from ita_ag_oase.store import columns, registry, schema
+from ita_ag_oase.model import Repair, Term
+from ita_ag_oase.store import columns, registry, schema, terms
 from ita_ag_oase.store.pieces import Origin, checksum_of, origins_in
 from ita_ag_oase.store.remains import Remains
 from ita_ag_oase.store.saving import DIGEST_BYTES, KEY_STRIDE, digest
@@ -32,6 +32,7 @@ class _Rebuild:
 
     def all(self) -> Repair:
         self._take_facts()
+        self._take_term()
         self._take_settings()
         self._take_pieces()
         self._take_groups()
@@ -63,6 +64,13 @@ class _Rebuild:
             if columns.fits("facts", row) and row[0] != schema.MAKER
         )
         self._new.executemany("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", rows)
+
+    def _take_term(self) -> None:
+        """Keep the greatest number that is told: where it fell, agents of earlier terms would not be told apart."""
+        told = [Term(*row) for row in self._old.rows("terms") if columns.fits("terms", row)]
+        copy = terms.copy_in(self._new)
+        if latest := max([*told, *([copy] if copy else [])], key=lambda term: term.number, default=None):
+            terms.write(self._new, latest)
 
     def _take_settings(self) -> None:
         identities = self._identities()

@@ -1,5 +1,6 @@
 """What is left of a store that may be damaged."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -38,6 +39,8 @@ class Remains:
 
     def rows(self, table: str) -> Iterator[Row]:
         """Return each row of a table once; the first column is the rowid. What later versions added may be null."""
+        if self._is_of_later_version(table):
+            return
         seen: set[int] = set()
         try:
             for row in self._connection.execute(f"SELECT {self._present(table)} FROM {table}"):  # noqa: S608
@@ -58,6 +61,12 @@ class Remains:
         except DAMAGED as err:
             self._note(err, table)
             yield from filter(None, (_filled(table, row) for row in pages.keyed_rows(self._path)))
+
+    def _is_of_later_version(self, table: str) -> bool:
+        with contextlib.suppress(*DAMAGED):
+            tables = schema.columns(self._connection)
+            return bool(tables) and table not in tables
+        return False
 
     def _present(self, table: str) -> str:
         present = {row[1] for row in schema.columns(self._connection).get(table, [])}

@@ -3,13 +3,14 @@
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ita_ag_oase.model import Repair
-from ita_ag_oase.store import columns, schema
+from ita_ag_oase.store import columns, schema, terms
 from ita_ag_oase.store.pages import PAGE_BYTES
 from ita_ag_oase.store.rebuild import rebuild
 from ita_ag_oase.store.remains import DAMAGED, opened
@@ -27,17 +28,20 @@ _WITHOUT_PIECES = (
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def mend(path: Path, *, agent_name: str, now: float) -> Repair | None:
+def mend(path: Path, *, agent_name: str, now: float, is_at_work: Callable[[], bool] = lambda: True) -> Repair | None:
     """Return what was saved of a damaged store; None where it is sound, or not there.
 
     A kill at any moment leaves either the damaged store, to be mended at the next start, or the new one. Raises OSError
-    or sqlite3.Error where that cannot be done, for want of space, say.
+    or sqlite3.Error where that cannot be done, for want of space, say, and TermEnded where `is_at_work` denies, before
+    anything is changed or again before a file changes its name, that it is this agent's turn.
     """
+    _require_turn(path, is_at_work)
     _finish(path)
     for leftover in path.parent.glob(f"{copy_prefix(path)}*"):
         shutil.rmtree(leftover)
     if not path.exists() or (damage := _damage(path)) is None:
         return None
+    examined = path.stat().st_ino
     fresh = _beside(path, ".salvaging")
     _remove(fresh)
     repair = Repair()
@@ -48,10 +52,19 @@ def mend(path: Path, *, agent_name: str, now: float) -> Repair | None:
                 _make_readable(copy, fresh)
                 with opened(copy) as old, schema.transaction(new):
                     repair = rebuild(old, new, agent_name=agent_name, now=int(now))
+    # Whoever was stopped here for long may have been passed over, and another agent have mended the store.
+    _require_turn(path, is_at_work)
+    if path.stat().st_ino != examined:
+        raise terms.lost(path)
     fresh.replace(_beside(path, ".salvaged"))
     aside = _set_aside(path, now)
     _finish(path)
     return replace(repair, damage=damage, set_aside=str(aside))
+
+
+def _require_turn(path: Path, is_at_work: Callable[[], bool]) -> None:
+    if not is_at_work():
+        raise terms.lost(path)
 
 
 def _damage(path: Path) -> Text | None:

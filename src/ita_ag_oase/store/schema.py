@@ -75,14 +75,21 @@ def is_older(path: Path) -> bool:
         return version(connection) < newest()
 
 
-def _connect_to_any(path: Path) -> sqlite3.Connection:
+@contextmanager
+def looked_into(path: Path, *, wait_seconds: float) -> Iterator[sqlite3.Connection]:
+    """Yield a connection to an existing store of whatever version, which waits so long for a lock."""
+    with closing(_connect_to_any(path, wait_seconds)) as connection:
+        yield connection
+
+
+def _connect_to_any(path: Path, timeout: float = _LOCK_TIMEOUT_SECONDS) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreUnavailable(
             Text("no store at {path}: look for the file in STORAGEPATH, and name it with --store", path=path),
             reason=Reason.STORE_FAILED,
         )
     address = f"{path.absolute().as_uri()}?mode=rw"
-    return sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+    return sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable
-from ita_ag_oase.model import Batch, Collection, Cursor, Repair, Saved, Settlement, TakeOver
-from ita_ag_oase.store import history, legacy, outbox, registry, repair, saving
+from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable, TermEnded
+from ita_ag_oase.model import Batch, Claim, Collection, Cursor, Repair, Saved, Settlement, TakeOver, Term
+from ita_ag_oase.store import history, legacy, outbox, registry, repair, saving, terms
 from ita_ag_oase.store.database import Database, Work, no_space, translated
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.registry import Sizes
@@ -36,7 +36,8 @@ class Store:
     """Events on their way, remembered ids, cursors and the last known settings of one agent.
 
     Every coroutine raises StoreUnavailable where the disk is full, locked or fails, and StoreDamaged where the file is.
-    In the latter case `damage` is set and `on_damage` called: only `mend`, at the next start, can help. `opener` is
+    In the latter case `damage` is set and `on_damage` called: only `mend`, at the next start, can help. Once a term was
+    begun, they raise TermEnded after its end: then `term_ended` is set and `on_term_ended` called, once. `opener` is
     what opens the file.
     """
 
@@ -47,14 +48,19 @@ class Store:
         *,
         storage_max_bytes: int,
         on_damage: Callable[[], None] = lambda: None,
+        on_term_ended: Callable[[], None] = lambda: None,
         opener: Opener = sqlite3.connect,
     ) -> None:
         self._path = path
-        self._make_database = functools.partial(Database, path, on_damage=self._note_damage, opener=opener)
+        self._make_database = functools.partial(
+            Database, path, on_damage=self._note_damage, on_term_ended=self._note_end, opener=opener
+        )
         self._database = self._make_database()
         self._loop: asyncio.AbstractEventLoop
         self._on_damage = on_damage
+        self._on_term_ended = on_term_ended
         self.damage: StoreDamaged | None = None
+        self.term_ended: TermEnded | None = None
         self._limits = limits
         self._max_bytes = storage_max_bytes
         self._sizes = Sizes(used_bytes=0, free_bytes=0)
@@ -64,15 +70,18 @@ class Store:
         # When the log was emptied because there was no space, and no save has worked since; None otherwise.
         self._log_emptied_at: float | None = None
 
-    async def mend(self, *, agent_name: str, now: float) -> Repair | None:
+    async def mend(
+        self, *, agent_name: str, now: float, is_at_work: Callable[[], bool] = lambda: True
+    ) -> Repair | None:
         """Set a damaged file aside and save what can be read into a new one; None where there is nothing to mend.
 
-        To be called before `open`. Groups that must be made anew get `agent_name`; `now` is in epoch seconds.
+        To be called before `open`. Groups that must be made anew get `agent_name`; `now` is in epoch seconds. Raises
+        TermEnded, with the file as it was, where `is_at_work` denies that it is this agent's turn.
         """
 
         def work() -> Repair | None:
             with translated(self._path):
-                return repair.mend(self._path, agent_name=agent_name, now=now)
+                return repair.mend(self._path, agent_name=agent_name, now=now, is_at_work=is_at_work)
 
         return await self._in_need(lambda: asyncio.to_thread(work))
 
@@ -93,6 +102,22 @@ class Store:
     def _note_damage(self, err: StoreDamaged) -> None:
         self.damage = err
         self._loop.call_soon_threadsafe(self._on_damage)
+
+    def _note_end(self, err: TermEnded) -> None:
+        self.term_ended = err
+        self._loop.call_soon_threadsafe(self._on_term_ended)
+
+    async def begin_term(self, claim: Claim, now: int) -> Term:
+        """Begin the term of an agent, the first thing after `open`; `now` is in epoch seconds.
+
+        A claim without a number, by the lock alone, gets the next one. Raises TermEnded where the store knows that
+        number, or a greater one, already.
+        """
+        return await self._in_need(lambda: self._database.begin_term(claim, now))
+
+    async def term(self) -> Term | None:
+        """Return the latest term that was begun in this store; None before the first."""
+        return await self._run(terms.stored)
 
     def close(self) -> None:
         """Close the file after what waits to be written."""
