@@ -1,0 +1,179 @@
+"""Several agent processes on one store, with a Lease between them: who posts when, and whether it was their turn."""
+
+import contextlib
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ita_ag_oase.demo.exastro import DemoExastro
+from ita_ag_oase.demo.loopback import Request
+from lease_api import LeaseServer
+from support import PATIENCE_SECONDS, AgentProcess, Deploy, Deployment, ListSource, arrived, wait_until
+from wires import Relay
+
+# The shortest that leave room on a busy machine; a Lease has whole seconds.
+TIMES = {"LEASE_SECONDS": "2", "LEASE_RENEW_SECONDS": "1.2", "LEASE_RETRY_SECONDS": "0.4"}
+
+
+class Post(NamedTuple):
+    """A request with events: which agent sent it, and when it arrived."""
+
+    by: str
+    at: float
+
+
+class Term(NamedTuple):
+    """A term as the Lease tells it: its number, whose it is, and when it began."""
+
+    number: int
+    by: str
+    began: float
+
+
+class Cluster:
+    """Agents by name on one store. Each has ways of its own to Exastro and to the Lease, which can be cut."""
+
+    def __init__(self, deployment: Deployment, exastro: DemoExastro, lease: LeaseServer, source: ListSource) -> None:
+        self.deployment = deployment
+        self.exastro = exastro
+        self.lease = lease
+        self.source = source
+        self.agents: dict[str, AgentProcess] = {}
+        self.posts: list[Post] = []
+        self.ways: dict[str, Relay] = {}
+        self._ways_to_exastro: dict[str, Relay] = {}
+        self._stack = contextlib.ExitStack()
+        exastro.before_saving = self._note_post
+
+    def close(self) -> None:
+        """End what stands between the agents and the servers."""
+        self._stack.close()
+
+    def start(self, *names: str, **environment: str) -> None:
+        """Start agents, in pods of these names."""
+        for name in names:
+            if name not in self.ways:
+                self.ways[name] = self._stack.enter_context(Relay(self.lease.port))
+                to_exastro = Relay(int(self.exastro.url.rpartition(":")[2]))
+                self._ways_to_exastro[name] = self._stack.enter_context(to_exastro)
+            self.agents[name] = self.deployment.start(
+                **{
+                    **self.lease.environment(name, port=self.ways[name].port),
+                    # By the port in the Host of a request, Exastro sees who asks.
+                    "EXASTRO_URL": f"http://127.0.0.1:{self._ways_to_exastro[name].port}",
+                    "HOSTNAME": name,
+                    **TIMES,
+                    **environment,
+                }
+            )
+
+    @property
+    def holder(self) -> str:
+        """The pod of whoever holds the Lease; empty for nobody."""
+        return self.lease.shelf.holder.rpartition("_")[0]
+
+    @property
+    def leader(self) -> str:
+        """The agent that works by its own words; empty where none, or more than one, does."""
+        leading = [name for name, agent in self.agents.items() if agent.is_running and _is_leading(agent)]
+        return leading[0] if len(leading) == 1 else ""
+
+    def wait_for_leader(self, *, other_than: str = "", seconds: float = PATIENCE_SECONDS) -> str:
+        """Return who leads, once one does."""
+        self._wait(lambda: self.leader not in ("", other_than), "a leader", seconds=seconds)
+        return self.leader
+
+    def wait_for_all(self) -> None:
+        """Return once Exastro has everything."""
+        self._wait(lambda: len(self.exastro.counts) >= len(self.source.ids), "all events")
+
+    def wait_for_post(self, name: str) -> None:
+        """Have new events, and return once an agent has posted since."""
+        before = len(self.posts)
+        self.source.add(3)
+        self._wait(lambda: name in [post.by for post in self.posts[before:]], f"a post of {name}")
+
+    def kill(self, name: str) -> None:
+        """End an agent as a power cut would."""
+        self.agents.pop(name).kill()
+
+    def terminate(self, name: str) -> None:
+        """End an agent as Kubernetes does."""
+        assert self.agents.pop(name).terminate(seconds=PATIENCE_SECONDS) == 0
+
+    def freeze(self, name: str) -> None:
+        """Stop an agent where it is."""
+        self.agents[name].send(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let it go on."""
+        self.agents[name].send(signal.SIGCONT)
+
+    def terms(self) -> list[Term]:
+        """Return the terms by the writes of the Lease, in their order."""
+        found: list[Term] = []
+        for write in self.lease.shelf.writes:
+            number = int(write.spec["leaseTransitions"])
+            if write.holder and (not found or found[-1].number != number):
+                found.append(Term(number, write.by, write.at))
+        return found
+
+    def judge(self) -> None:
+        """See that all arrived once, that each post came from whose turn it was, and that no term came twice."""
+        self.wait_for_all()
+        for name in list(self.agents):
+            self.terminate(name)
+        assert arrived(self.exastro, self.source.name) == self.source.ids
+        assert self.exastro.repeated == 0
+        terms = self.terms()
+        assert [term.number for term in terms] == sorted({term.number for term in terms})
+        assert [post for post in self.posts if post.by != _whose_turn(terms, post.at)] == []
+        assert self.stored_term() <= terms[-1].number
+
+    def stored_term(self) -> int:
+        """Return the number of the term that the store knows."""
+        with closing(sqlite3.connect(self.deployment.store_file)) as connection:
+            (number,) = connection.execute("SELECT max(number) FROM terms").fetchone()
+            return int(number)
+
+    def _wait(self, condition: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+        wait_until(condition, what, seconds=seconds, check=self._must_run, last_words=self._last_words)
+
+    def _must_run(self) -> None:
+        for name, agent in self.agents.items():
+            if not agent.is_running:
+                raise AssertionError(f"{name} ended by itself\n{self._last_words()}")
+
+    def _last_words(self) -> str:
+        return "\n".join(f"{name}:\n{agent._last_words()}" for name, agent in self.agents.items())
+
+    def _note_post(self, request: Request) -> None:
+        port = int(request.headers["host"].rpartition(":")[2])
+        (name,) = [name for name, way in self._ways_to_exastro.items() if way.port == port]
+        self.posts.append(Post(name, time.monotonic()))
+
+
+def _is_leading(agent: AgentProcess) -> bool:
+    about = ("agent_started", "leadership_lost", "agent_stopping")
+    return [line["event"] for line in agent.lines() if line["event"] in about][-1:] == ["agent_started"]
+
+
+def _whose_turn(terms: list[Term], at: float) -> str:
+    return next((term.by for term in reversed(terms) if term.began <= at), "")
+
+
+@contextmanager
+def running_cluster(
+    folder: Path, deploy: Deploy, *names: str, events: int = 10, **environment: str
+) -> Iterator[Cluster]:
+    """Yield a cluster at work, of agents in pods of these names."""
+    with ListSource("alarms", events) as source, DemoExastro([source.row]) as exastro, LeaseServer(folder) as lease:
+        cluster = Cluster(deploy(exastro, source.name, **environment), exastro, lease, source)
+        with closing(cluster):
+            cluster.start(*names)
+            yield cluster
+            cluster.judge()
