@@ -70,6 +70,11 @@ class Shelf:
         """Who holds it; empty for nobody."""
         return str(self.spec.get("holderIdentity", ""))
 
+    @property
+    def has_lease(self) -> bool:
+        """Whether there is one."""
+        return self._document is not None
+
     def make(self) -> None:
         """Make the Lease, or make it anew: the chart's has an empty spec."""
         metadata = {"name": NAME, "namespace": NAMESPACE, "uid": str(uuid.uuid4()), "labels": {"app": "oase"}}

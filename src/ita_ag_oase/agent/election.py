@@ -169,12 +169,17 @@ class Elector:
         if self._elapsed() < self._free_at:
             return False
         known = await self._known_term()
-        if known.is_rival and known.number > lease.transitions:
-            # The Lease was made anew, or an old one restored: whoever led does not know it yet, and works on.
+        if self._is_behind(lease, known):
+            # Whoever leads does not know it yet, and works on.
             self._free_at = self._seen_at + self._times.lease_seconds
             if self._elapsed() < self._free_at:
                 return False
         return await self._take(lease, max(known.number, lease.transitions) + 1)
+
+    def _is_behind(self, lease: Lease, known: KnownTerm) -> bool:
+        """Whether the Lease does not know of a rival's term: it was made anew, or an old one was restored."""
+        is_not_its_own = known.number == lease.transitions and lease.holder == self._identity
+        return known.is_rival and (known.number > lease.transitions or is_not_its_own)
 
     def _note(self, lease: Lease) -> None:
         if lease.version == self._version:
