@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from lease_api import LeaseServer
 from support import PATIENCE_SECONDS, AgentProcess, Deploy, Deployment, ListSource, arrived, wait_until
 from wires import Relay
 
-# The shortest that leave room on a busy machine; a Lease has whole seconds.
-TIMES = {"LEASE_SECONDS": "2", "LEASE_RENEW_SECONDS": "1.2", "LEASE_RETRY_SECONDS": "0.4"}
+# Short, and yet with room for a busy machine; a Lease has whole seconds.
+TIMES = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1.8", "LEASE_RETRY_SECONDS": "0.6"}
 
 
 class Post(NamedTuple):
@@ -66,7 +66,6 @@ class Cluster:
                     # By the port in the Host of a request, Exastro sees who asks.
                     "EXASTRO_URL": f"http://127.0.0.1:{self._ways_to_exastro[name].port}",
                     "HOSTNAME": name,
-                    **TIMES,
                     **environment,
                 }
             )
@@ -76,26 +75,36 @@ class Cluster:
         """The pod of whoever holds the Lease; empty for nobody."""
         return self.lease.shelf.holder.rpartition("_")[0]
 
-    @property
-    def leader(self) -> str:
-        """The agent that works by its own words; empty where none, or more than one, does."""
-        leading = [name for name, agent in self.agents.items() if agent.is_running and _is_leading(agent)]
-        return leading[0] if len(leading) == 1 else ""
+    def wait_for_leader(self, *, other_than: str = "") -> str:
+        """Return who leads by its own words, once someone does, that is another one than this."""
+        self._wait(lambda: self._leaders(other_than), "a leader")
+        return self._leaders(other_than)[0]
 
-    def wait_for_leader(self, *, other_than: str = "", seconds: float = PATIENCE_SECONDS) -> str:
-        """Return who leads, once one does."""
-        self._wait(lambda: self.leader not in ("", other_than), "a leader", seconds=seconds)
-        return self.leader
+    def _leaders(self, other_than: str) -> list[str]:
+        return [name for name, agent in self.agents.items() if name != other_than and _is_leading(agent)]
+
+    def wait_until_nobody_leads(self) -> None:
+        """Return once no agent leads by its own words."""
+        self._wait(lambda: not self._leaders(""), "the end of all terms")
+
+    def wait_for_new_term(self) -> None:
+        """Return once the store knows of a later term than now."""
+        before = self.stored_term()
+        self._wait(lambda: self.stored_term() > before, "another term")
+
+    def cut_off(self, name: str) -> None:
+        """Let an agent not reach the API any more."""
+        self.ways[name].__exit__()
 
     def wait_for_all(self) -> None:
         """Return once Exastro has everything."""
         self._wait(lambda: len(self.exastro.counts) >= len(self.source.ids), "all events")
 
-    def wait_for_post(self, name: str) -> None:
-        """Have new events, and return once an agent has posted since."""
+    def wait_for_post(self, *, other_than: str = "") -> None:
+        """Have new events, and return once an agent has posted since, that is another one than this."""
         before = len(self.posts)
         self.source.add(3)
-        self._wait(lambda: name in [post.by for post in self.posts[before:]], f"a post of {name}")
+        self._wait(lambda: [post for post in self.posts[before:] if post.by != other_than], "a post")
 
     def kill(self, name: str) -> None:
         """End an agent as a power cut would."""
@@ -103,7 +112,8 @@ class Cluster:
 
     def terminate(self, name: str) -> None:
         """End an agent as Kubernetes does."""
-        assert self.agents.pop(name).terminate(seconds=PATIENCE_SECONDS) == 0
+        agent = self.agents.pop(name)
+        assert agent.terminate(seconds=PATIENCE_SECONDS) == 0
 
     def freeze(self, name: str) -> None:
         """Stop an agent where it is."""
@@ -125,14 +135,14 @@ class Cluster:
     def judge(self) -> None:
         """See that all arrived once, that each post came from whose turn it was, and that no term came twice."""
         self.wait_for_all()
+        self.lease.trouble = lambda _, __: None
         for name in list(self.agents):
             self.terminate(name)
         assert arrived(self.exastro, self.source.name) == self.source.ids
         assert self.exastro.repeated == 0
         terms = self.terms()
-        assert [term.number for term in terms] == sorted({term.number for term in terms})
         assert [post for post in self.posts if post.by != _whose_turn(terms, post.at)] == []
-        assert self.stored_term() <= terms[-1].number
+        assert self.stored_term() == max(term.number for term in terms)
 
     def stored_term(self) -> int:
         """Return the number of the term that the store knows."""
@@ -167,12 +177,10 @@ def _whose_turn(terms: list[Term], at: float) -> str:
 
 
 @contextmanager
-def running_cluster(
-    folder: Path, deploy: Deploy, *names: str, events: int = 10, **environment: str
-) -> Iterator[Cluster]:
+def running_cluster(folder: Path, deploy: Deploy, *names: str, times: Mapping[str, str] = TIMES) -> Iterator[Cluster]:
     """Yield a cluster at work, of agents in pods of these names."""
-    with ListSource("alarms", events) as source, DemoExastro([source.row]) as exastro, LeaseServer(folder) as lease:
-        cluster = Cluster(deploy(exastro, source.name, **environment), exastro, lease, source)
+    with ListSource("alarms", 10) as source, DemoExastro([source.row]) as exastro, LeaseServer(folder) as lease:
+        cluster = Cluster(deploy(exastro, source.name, **times), exastro, lease, source)
         with closing(cluster):
             cluster.start(*names)
             yield cluster

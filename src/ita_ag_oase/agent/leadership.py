@@ -12,7 +12,7 @@ import structlog
 from ita_ag_oase.agent.election import Elector, KnownTerm, Times
 from ita_ag_oase.agent.lease import LeaseApi, LeasePlace
 from ita_ag_oase.agent.schedule import Troubles, wait_for
-from ita_ag_oase.errors import AgentError, TermEnded
+from ita_ag_oase.errors import AgentError, StoreUnavailable, TermEnded
 from ita_ag_oase.model import Claim
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.settings import Settings
@@ -65,7 +65,8 @@ class Leadership:
     async def take_turns(self, work: Work, stop: asyncio.Event) -> AgentError | None:
         """Stand by and work in turns until `stop` is set, or the work returns an error, which is returned.
 
-        Raises what the work raises, but TermEnded, which ends a turn.
+        A turn ends with TermEnded, and with StoreUnavailable: another one may reach the store. Raises what else the
+        work raises.
         """
         _log.info("standby_started", lease=self._settings.lease, holder=self._identity)
         try:
@@ -75,7 +76,9 @@ class Leadership:
                 if number is None:
                     break
                 error = await self._lead(number, work, stop)
-                if error is not None:
+                if isinstance(error, TermEnded | StoreUnavailable):
+                    await self._give_up(number, error.text, stop)
+                elif error is not None:
                     return error
         finally:
             if await self._elector.release():
@@ -102,20 +105,16 @@ class Leadership:
         passing = asyncio.create_task(is_passed_over.wait(), name="wait")
         turn = Turn(claim, self._elector.is_at_work, is_passed_over.set)
         working = asyncio.ensure_future(work(turn))
-        why: Text | None = None
         try:
             await asyncio.wait([holding, working, passing], return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
+                self._elector.end_term()
                 why = holding.result() if holding.done() else Text("another agent has begun a later term in the store")
-                self._note_loss(number, why)
+                _log.warning("leadership_lost", lease=lease, term=number, detail=why)
                 await _end([working])
             return None if working.cancelled() else working.result()
-        except TermEnded as err:
-            if why is None:
-                self._note_loss(number, err.text)
-                # What the store knows is asked for again, but not without a pause.
-                await wait_for(stop, self._times.retry_seconds)
-            return None
+        except (TermEnded, StoreUnavailable) as err:
+            return err
         finally:
             # The Lease is held until nothing is under way any more.
             await _end([working])
@@ -123,9 +122,12 @@ class Leadership:
             self._elector.end_term()
             self._health.term_ended()
 
-    def _note_loss(self, number: int, why: Text) -> None:
-        self._elector.end_term()
+    async def _give_up(self, number: int, why: Text, stop: asyncio.Event) -> None:
+        """End a turn for what the store said, and let others try; not at once again, or the log would be full of it."""
+        self._health.stand_by()
         _log.warning("leadership_lost", lease=self._settings.lease, term=number, detail=why)
+        await self._elector.release()
+        await wait_for(stop, self._times.lease_seconds)
 
     async def _known_term(self) -> KnownTerm:
         # A store that cannot be read now is found out when it is opened.
