@@ -117,7 +117,7 @@ class Elector:
         """Wait until the Lease is ours, and return the number of the term that begins; it lasts while `hold` runs."""
         while True:
             began = self._elapsed()
-            if await tried(self._try_to_take, self._troubles, _code):
+            if await tried(self._try_to_take, self._troubles, lease_code):
                 return self._number
             await asyncio.sleep(self._pause_seconds(began))
 
@@ -131,7 +131,7 @@ class Elector:
                 async with asyncio.timeout(self._works_until - self._elapsed()):
                     await asyncio.sleep(self._pause_seconds(began))
                     began = self._elapsed()
-                    why = await tried(self._renew, self._troubles, _code)
+                    why = await tried(self._renew, self._troubles, lease_code)
         self.end_term()
         return why or Text("the Lease could not be renewed for {seconds:g} s", seconds=self._times.renew_seconds)
 
@@ -262,5 +262,6 @@ class Elector:
         return True
 
 
-def _code(_: Exception) -> str:
+def lease_code(_: Exception) -> str:
+    """Return the message code of a Lease that could not be read or written: the stock agent has none for it."""
     return _CODE
