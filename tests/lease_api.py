@@ -173,10 +173,6 @@ class LeaseServer:
         """Where it listens; known once it was entered."""
         return self._relay.port
 
-    def cut_all(self) -> None:
-        """Break every connection."""
-        self._relay.cut_all()
-
     def credentials(self, name: str) -> Path:
         """Return the folder of a participant's service account: made when it is asked for first."""
         folder = self._folder / f"credentials-{name}"
