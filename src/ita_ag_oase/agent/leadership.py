@@ -40,7 +40,7 @@ Work = Callable[[Turn], Awaitable[AgentError | None]]
 class Leadership:
     """One process's part in an election."""
 
-    def __init__(self, settings: Settings, health: Health, api: LeaseApi) -> None:
+    def __init__(self, settings: Settings, health: Health, api: LeaseApi, elapsed: Callable[[], float]) -> None:
         self._settings = settings
         self._health = health
         self._times = times_of(settings)
@@ -59,6 +59,7 @@ class Leadership:
             ),
             known_term=self._known_term,
             on_holder=health.holder_seen,
+            elapsed=elapsed,
         )
         health.election_joined(settings.lease, self._identity)
 
@@ -140,11 +141,13 @@ class Leadership:
 
 
 @asynccontextmanager
-async def open_leadership(settings: Settings, health: Health) -> AsyncIterator[Leadership]:
-    """Yield the part in the election that is configured."""
+async def open_leadership(
+    settings: Settings, health: Health, elapsed: Callable[[], float]
+) -> AsyncIterator[Leadership]:
+    """Yield the part in the election that is configured; `elapsed` is the clock of its terms."""
     api = lease_api(settings)
     try:
-        yield Leadership(settings, health, api)
+        yield Leadership(settings, health, api, elapsed)
     finally:
         await api.close()
 

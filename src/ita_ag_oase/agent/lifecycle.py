@@ -42,10 +42,11 @@ _FIRST_ANSWER_SECONDS = 5.0
 
 
 class Agent:
-    """The running daemon. `stop` and `refresh` are what signals set."""
+    """The running daemon. `stop` and `refresh` are what signals set; `elapsed` is the clock of an election."""
 
-    def __init__(self, settings: Settings, redactor: Redactor) -> None:
+    def __init__(self, settings: Settings, redactor: Redactor, *, elapsed: Callable[[], float] = clock.elapsed) -> None:
         self._settings = settings
+        self._elapsed = elapsed
         self._redactor = redactor
         self.stop = asyncio.Event()
         self.refresh = asyncio.Event()
@@ -65,7 +66,9 @@ class Agent:
             overview = Overview(self._settings, self._health)
             await stack.enter_async_context(serve_status(self._settings, overview, self._redactor))
             if self._settings.has_election:
-                leadership = await stack.enter_async_context(open_leadership(self._settings, self._health))
+                leadership = await stack.enter_async_context(
+                    open_leadership(self._settings, self._health, self._elapsed)
+                )
                 error = await leadership.take_turns(lambda turn: self._serve(overview, turn), self.stop)
             else:
                 error = await self._serve(overview)
