@@ -153,7 +153,7 @@ class Cluster:
         """Return the terms by the writes of the Lease, in their order."""
         found: list[Term] = []
         for write in self.lease.shelf.writes:
-            number = int(write.spec["leaseTransitions"])
+            number = int(write.spec.get("leaseTransitions", 0))
             if write.holder and (not found or found[-1].number != number):
                 found.append(Term(number, write.by, write.at))
         return found

@@ -1,17 +1,19 @@
 """Two and three real agents on one store, with a Lease between them: never two at work, nothing lost or repeated."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from cluster import running_cluster
+from cluster import Cluster, running_cluster
 from ita_ag_oase.demo.loopback import Reply
 from lease_api import forbidden, silence, status
 from soak.wall_clock import WallClock, library, sweep
-from support import Deploy, do_without
+from support import Deploy, StatusPage, do_without, free_port
 
-# Shorter, where the number of takeovers counts.
+# Long, where one leads all the time; short, where the number of takeovers counts.
+LONG = {"LEASE_SECONDS": "60", "LEASE_RENEW_SECONDS": "40", "LEASE_RETRY_SECONDS": "2"}
 SHORTER = {"LEASE_SECONDS": "2", "LEASE_RENEW_SECONDS": "1.2", "LEASE_RETRY_SECONDS": "0.4"}
 
 
@@ -144,3 +146,47 @@ def test_clocks_that_differ_by_an_hour_change_nothing(tmp_path: Path, deploy: De
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_both_tell_who_leads_and_the_other_polls_nothing(tmp_path: Path, deploy: Deploy) -> None:
+    ports = {name: free_port() for name in "ab"}
+    with running_cluster(tmp_path, deploy, times={**LONG, "EXECUTE_INTERVAL": "3"}) as cluster:
+        for name, port in ports.items():
+            cluster.start(name, STATUS_PORT=str(port))
+        leader = cluster.wait_for_leader()
+        (other,) = {*ports} - {leader}
+        pages = {name: StatusPage(port) for name, port in ports.items()}
+        cluster.agents[other].wait_until(lambda: pages[other].ask("/readyz") == (200, "ok: standby\n"), "the standby")
+        cluster.agents[leader].wait_until(lambda: pages[leader].ask("/readyz") == (200, "ok: leader\n"), "the leader")
+        cluster.agents[other].wait_until(lambda: pages[other].status["election"]["holder"], "a look at the Lease")
+        elections = {name: page.status["election"] for name, page in pages.items()}
+        assert elections[leader]["holder"] == elections[other]["holder"] == elections[leader]["identity"]
+        assert (elections[leader]["term"], elections[other]["term"]) == (1, None)
+        leads = {name: page.metrics["leader monitoring/oase-agent"] for name, page in pages.items()}
+        assert leads == {leader: 1.0, other: 0.0}
+        assert [page.ask("/livez") for page in pages.values()] == [(200, "ok\n")] * 2
+        assert cluster.agents[other].lines("collection_started") == []
+        assert "stands by" in pages[other].ask("/")[1]
+
+
+def test_check_tells_whether_the_lease_can_be_read_and_written(tmp_path: Path, deploy: Deploy) -> None:
+    with running_cluster(tmp_path, deploy, times=LONG) as cluster:
+        environment = cluster.deployment.environment
+        environment.update(cluster.lease.environment("c"))
+        assert _about_the_lease(cluster) == ("ok", "monitoring/oase-agent can be read and written; nobody holds it now")
+        cluster.lease.trouble = lambda _, request: forbidden("c") if request.method == "PUT" else None
+        state, message = _about_the_lease(cluster)
+        assert state == "failed"
+        assert message.endswith(
+            "update is refused: give the service account a Role with the verbs get and update on the Lease "
+            "monitoring/oase-agent"
+        )
+        assert [write.holder for write in cluster.lease.shelf.writes] == [""]
+        cluster.lease.trouble = lambda _, __: None
+        cluster.start("a")
+
+
+def _about_the_lease(cluster: Cluster) -> tuple[str, str]:
+    found = json.loads(cluster.deployment.run("check", "--json").stdout)
+    (finding,) = [finding for finding in found if finding["check"] == "election"]
+    return finding["state"], finding["message"]
