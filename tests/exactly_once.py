@@ -15,7 +15,7 @@ from ita_ag_oase.delivery import Delivery
 from ita_ag_oase.demo.exastro import ORGANIZATION, PASSWORD, USERNAME, WORKSPACE, DemoExastro, setting_row
 from ita_ag_oase.demo.loopback import Reply, Request
 from ita_ag_oase.exastro.client import ExastroClient
-from ita_ag_oase.model import Collection, Event, Labels, Saved, TakeOver
+from ita_ag_oase.model import Collection, Event, Journal, Labels, Saved, TakeOver
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
@@ -38,7 +38,7 @@ def usable(event_id: str | int, **fields: Any) -> Event:
 
 def left_by_a_kill(store: Path) -> dict[str, bytes]:
     """Return the files of a store as they are now, by their names; what is in shared memory only is gone."""
-    files = (store, store.with_name(store.name + "-wal"))
+    files = (store, *(store.with_name(store.name + suffix) for suffix in ("-wal", "-journal")))
     return {file.name: file.read_bytes() for file in files if file.exists()}
 
 
@@ -106,8 +106,10 @@ class Bench:
         batch_bytes: int = 65_536,
         now: float = 1_700_000_000,
         at: Callable[[str], None] | None = None,
+        journal: Journal = Journal.WAL,
     ) -> None:
         self.now = now
+        self.journal = journal
         self.exastro_ahead_seconds = 0.0
         self.agent_name = "agent-1"
         self.rows = {row["EVENT_COLLECTION_SETTINGS_NAME"]: row for row in settings_of(names)}
@@ -128,7 +130,7 @@ class Bench:
             group_bytes=self._batch_bytes - ENVELOPE_BYTES,
             id_retention_seconds=604_800,
         )
-        self.store = Store(self._path, limits, storage_max_bytes=1 << 40, opener=self._connect)
+        self.store = Store(self._path, limits, storage_max_bytes=1 << 40, journal=self.journal, opener=self._connect)
         await self.store.open()
         if self.before_register:
             self.taken_over = await self.before_register(self.store)

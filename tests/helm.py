@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request, as_json
+from kubernetes_api import KubernetesApi, kubernetes_api
 
 CHART = Path(__file__).parents[1] / "chart"
 AGENT_CHART = CHART / "charts" / "ita-ag-oase"
@@ -27,6 +28,14 @@ _HELM = str(Path(sys.executable).with_name("helm"))
 
 Values = Mapping[str, Any]
 Manifest = dict[str, Any]
+
+# The ways to install the agents: one pod for all, or one for each; without pods that stand by, or with them.
+OPTIONS: dict[str, Values] = {
+    "one-pod": {},
+    "pod-per-agent": {"layout": "pod-per-agent"},
+    "high-availability": {"highAvailability": {"enabled": True}},
+    "pod-per-agent-high-availability": {"layout": "pod-per-agent", "highAvailability": {"enabled": True}},
+}
 
 
 class Outcome(NamedTuple):
@@ -72,22 +81,33 @@ class Rendering:
         return spec
 
     @property
+    def pods(self) -> dict[str, Manifest]:
+        """The specs of the pods, by the names of their Deployments."""
+        return {found["metadata"]["name"]: found["spec"]["template"]["spec"] for found in self.all("Deployment")}
+
+    @property
     def containers(self) -> dict[str, Manifest]:
-        """The agents' containers, by name."""
-        return {container["name"]: container for container in self.pod["containers"]}
+        """The agents' containers, by name, those of all Deployments."""
+        return {container["name"]: container for pod in self.pods.values() for container in pod["containers"]}
 
     def variables(self, container: Manifest) -> dict[str, str]:
         """The variables that a container gets from objects of the release; later ones win."""
         found: dict[str, str] = {}
         for source in container["envFrom"]:
             found |= self._data(source)
-        return found
+        return found | {given["name"]: _value(given) for given in container.get("env", [])}
 
     def _data(self, source: Mapping[str, Any]) -> dict[str, str]:
         name = source.get("configMapRef", source.get("secretRef"))["name"]
         kind = "ConfigMap" if "configMapRef" in source else "Secret"
         data = next((found["data"] or {} for found in self.all(kind) if found["metadata"]["name"] == name), {})
         return data if kind == "ConfigMap" else {key: _decoded(value) for key, value in data.items()}
+
+
+def _value(given: Mapping[str, Any]) -> str:
+    """Return a variable's value; of one that the pod knows itself, where it stands there."""
+    value: str = given["value"] if "value" in given else given["valueFrom"]["fieldRef"]["fieldPath"]
+    return value
 
 
 def _decoded(value: str) -> str:
@@ -162,10 +182,8 @@ class Cluster:
     def __init__(self, url: str, folder: Path) -> None:
         self._releases = folder / "releases.json"
         self._releases.write_text("[]", encoding="utf-8")
-        access = folder / "kubeconfig.json"
-        access.write_text(json.dumps(_access(url)), encoding="utf-8")
         self.environment = {
-            "KUBECONFIG": str(access),
+            "KUBECONFIG": str(_access_file(url, folder)),
             "HELM_DRIVER": "memory",
             "HELM_MEMORY_DRIVER_DATA": str(self._releases),
         }
@@ -209,6 +227,37 @@ class Cluster:
         return ended
 
 
+class Namespace:
+    """A namespace of a Kubernetes API on loopback, in which helm installs and upgrades a release."""
+
+    def __init__(self, api: KubernetesApi, folder: Path) -> None:
+        self.api = api
+        self._environment = {"KUBECONFIG": str(_access_file(api.url, folder))}
+
+    def install(self, values: Values) -> None:
+        """Install a release with these values; AssertionError where that fails."""
+        ended = self._run("install", values)
+        if ended.code:
+            raise AssertionError(ended.err)
+        self.api.changes.clear()
+
+    def upgrade(self, values: Values, *arguments: str) -> Outcome:
+        """Return how the upgrade to these values ends."""
+        return self._run("upgrade", values, *arguments)
+
+    def _run(self, verb: str, values: Values, *arguments: str) -> Outcome:
+        # Whether objects are valid is tested by itself.
+        command = [verb, RELEASE, str(CHART), "--namespace", NAMESPACE, "--disable-openapi-validation", *arguments]
+        return run(command, values=values, environment=self._environment)
+
+
+@contextmanager
+def namespace(folder: Path) -> Iterator[Namespace]:
+    """An empty namespace on loopback."""
+    with kubernetes_api() as api:
+        yield Namespace(api, folder)
+
+
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster on loopback, as far as helm asks for one before it renders."""
@@ -224,6 +273,12 @@ def _answer(request: Request) -> Reply:
         "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
     }
     return as_json(answers[request.path])
+
+
+def _access_file(url: str, folder: Path) -> Path:
+    access = folder / "kubeconfig.json"
+    access.write_text(json.dumps(_access(url)), encoding="utf-8")
+    return access
 
 
 def _access(url: str) -> dict[str, object]:

@@ -4,7 +4,8 @@ from zoneinfo import ZoneInfo
 
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
 from ita_ag_oase.observability.language import translations
-from ita_ag_oase.observability.page import STILL_PATH, headers, render
+from ita_ag_oase.observability.page import headers, render
+from ita_ag_oase.observability.status_server import STILL_PATH
 from statuses import STATES
 
 _TOKYO = ZoneInfo("Asia/Tokyo")

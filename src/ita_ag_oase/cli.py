@@ -4,13 +4,11 @@ Exit codes: 0 ended well, 1 failed, 2 badly called.
 """
 
 import contextlib
-import ctypes
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ita_ag_oase.reader import Configuration, Reader
@@ -18,6 +16,7 @@ from ita_ag_oase.text import Text
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from ita_ag_oase.commands.console import Console
     from ita_ag_oase.model import GroupChoice
@@ -32,8 +31,6 @@ def main(given: Sequence[str] | None = None) -> int:
     # As process 1 of a container, a program without a handler ignores SIGTERM; this one ends until the agent's own
     # handler takes over.
     signal.signal(signal.SIGTERM, _end_at_once)
-    _give_memory_back()
-    _show_every_character()
     if list(sys.argv[1:] if given is None else given) in ([], ["run"]):
         return _run()
     return _command(given)
@@ -42,6 +39,7 @@ def main(given: Sequence[str] | None = None) -> int:
 def _run() -> int:
     """Be the agent, which has its configuration read apart."""
     with Reader() as reader:
+        _prepare()
         # The greatest part of a start is imports, which go on meanwhile.
         from ita_ag_oase.agent import lifecycle  # noqa: F401
 
@@ -53,6 +51,7 @@ def _run() -> int:
 def _command(given: Sequence[str] | None) -> int:
     from ita_ag_oase import arguments, environment
 
+    _prepare()
     console = _console(environment.find_language())
     options = arguments.read(given)
     if options.command == "demo":
@@ -61,7 +60,10 @@ def _command(given: Sequence[str] | None) -> int:
         return show(console, seconds=options.seconds)
     if options.command in ("check", "fetch"):
         return _guarded(lambda: _printing(lambda: _look_outside(options, console), console), console)
-    return _guarded(lambda: _look_after(options, console), console)
+    if options.command in ("verify", "outbox", "explain", "status"):
+        return _guarded(lambda: _look_after(options, console), console)
+    # Asked for in a way that argparse alone understands, as `--` is for some of its versions.
+    return _run()
 
 
 def _console(spoken: str) -> "Console":
@@ -186,7 +188,7 @@ def _used(settings: "Settings", console: "Console") -> "Settings":
     return settings
 
 
-def _look_after_outbox(options: "argparse.Namespace", path: Path, console: "Console") -> int:
+def _look_after_outbox(options: "argparse.Namespace", path: "Path", console: "Console") -> int:
     from ita_ag_oase.commands import outbox
 
     if options.action == "list":
@@ -219,11 +221,18 @@ def _choice(options: "argparse.Namespace") -> "GroupChoice":
     )
 
 
+def _prepare() -> None:
+    _give_memory_back()
+    _show_every_character()
+
+
 def _give_memory_back() -> None:
     """Let what a large answer took go back to the system once it is done with, where the C library is glibc.
 
     Left to itself, glibc learns from the first large block that is freed to keep such blocks (mallopt(3)).
     """
+    import ctypes
+
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from ita_ag_oase import __version__, clock
-from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable, TermEnded
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.exastro import wire
-from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.exastro.client import ExastroClient, require_turn
 from ita_ag_oase.exastro.wire import Verdict
 from ita_ag_oase.model import Batch, Group, Settlement
 from ita_ag_oase.observability.health import Health
@@ -110,10 +110,7 @@ class Delivery:
         return delivered
 
     def _require_turn(self) -> None:
-        if not self._is_at_work():
-            raise TermEnded(
-                Text("the term of this agent has ended: nothing is posted by it any more"), reason=Reason.TERM_ENDED
-            )
+        require_turn(self._is_at_work)
 
     async def _note_failure(self, batch: Batch, err: ExastroUnavailable) -> None:
         if err.is_unprocessed:

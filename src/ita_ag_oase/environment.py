@@ -111,6 +111,14 @@ def _log_level(value: Any) -> Any:
     return level
 
 
+def _journal(value: Any) -> Any:
+    journals = ("auto", "wal", "truncate")
+    journal = str(value).strip().lower()
+    if journal not in journals:
+        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(journals)))
+    return journal
+
+
 def _whole_number(value: Any) -> Any:
     if isinstance(value, int):
         return value
@@ -257,6 +265,7 @@ _RULES: dict[str, Any] = {
     "https_proxy": _Proxy,
     "agent_name": Annotated[str, AfterValidator(_file_name)],
     "status_address": Annotated[str, AfterValidator(_address)],
+    "store_journal": Annotated[Literal["auto", "wal", "truncate"], BeforeValidator(_journal)],
     "log_level": Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_log_level)],
     "leader_election": Annotated[Literal["off", "lease"], BeforeValidator(_kind_of_election)],
     # Defaults, too, since these depend on the one before.

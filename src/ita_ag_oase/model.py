@@ -475,6 +475,13 @@ class Verification:
     findings: tuple[Text, ...]
 
 
+class Journal(StrEnum):
+    """How the store makes its changes safe, in SQLite's words (PRAGMA journal_mode)."""
+
+    WAL = "WAL"
+    TRUNCATE = "TRUNCATE"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What makes an agent the one that may write: a guard, and a number that tells later claims from earlier ones.

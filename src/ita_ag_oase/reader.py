@@ -1,21 +1,22 @@
 """Has the configuration read in a process of its own, so that nothing that only reading needs stays in memory."""
 
+# What both processes need is imported before the fork, which spares it one of them; all else comes behind.
+import asyncio  # noqa: F401 - pydantic-settings and the agent
 import contextlib
+import email.message  # noqa: F401 - pydantic and httpx
 import os
 import pickle
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
-from typing import NoReturn, Self
+from typing import NamedTuple, NoReturn, Self
 
 from ita_ag_oase.errors import ConfigError, ReaderEnded, Reason
 from ita_ag_oase.settings import LANGUAGES, Settings
 from ita_ag_oase.text import Text
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What was read: the language to tell people in, and the settings, or what is wrong with them."""
 
     language: str
@@ -23,11 +24,11 @@ class Configuration:
 
     def settings(self) -> Settings:
         """Return the settings. Raises ConfigError with every mistake at once, or ReaderEnded."""
-        if isinstance(self.outcome, Settings):
-            return self.outcome
+        if isinstance(self.outcome, list):
+            raise ConfigError(self.outcome)
         if isinstance(self.outcome, Text):
             raise ReaderEnded(self.outcome, reason=Reason.CONFIGURATION)
-        raise ConfigError(self.outcome)
+        return self.outcome
 
 
 class Reader:
@@ -50,7 +51,8 @@ class Reader:
         if self._child is not None:
             pid, reading = self._child
             os.close(reading)
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             _wait(pid)
 
     def configuration(self) -> Configuration:
@@ -94,6 +96,9 @@ def _answer(reading: int, writing: int) -> NoReturn:
     try:
         with open(writing, "wb") as pipe:
             pickle.dump(_read(), pipe)
+    except BrokenPipeError:
+        # The agent was killed meanwhile: nobody wants to know any more.
+        os._exit(1)
     except Exception:  # noqa: BLE001 - a mistake of ours is seen as it would be without a child
         traceback.print_exc()
         os._exit(1)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from ita_ag_oase.model import login_of, secrets_in
-
 _DAY_SECONDS = 86_400
 
 # Set by existing deployments, without meaning for this agent.
@@ -85,6 +83,7 @@ class Variables:
     batch_max_bytes: int = 4_000_000
     response_max_bytes: int = 33_554_432
     storage_max_bytes: int = 1_073_741_824
+    store_journal: str = "auto"
     event_id_retention_seconds: int = 604_800
 
     status_address: str = "127.0.0.1"
@@ -140,6 +139,9 @@ class Settings(Variables):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be shown."""
+        # Here, so that the process that reads the configuration does without the rest of the model.
+        from ita_ag_oase.model import login_of, secrets_in
+
         own = tuple(secret for secret in (self.refresh_token, self.password) if secret)
         login = login_of(self.exastro_username, self.password)
         return (*own, *login, *secrets_in(self.http_proxy), *secrets_in(self.https_proxy))

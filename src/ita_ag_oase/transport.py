@@ -55,6 +55,11 @@ def tls_context(*, verify: bool, ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+def no_tls() -> ssl.SSLContext:
+    """Return a context for connections that are not encrypted: it trusts nobody, and costs next to nothing."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Proxies:
     """The environment's proxies, as HTTP_PROXY, HTTPS_PROXY and NO_PROXY name them."""

@@ -5,6 +5,8 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from ita_ag_oase.demo.exastro import DemoExastro
 from ita_ag_oase.store.reserve import Reserve
 from support import Deploy, ListSource, arrived, wait_for_all
@@ -12,14 +14,15 @@ from support import Deploy, ListSource, arrived, wait_for_all
 NAMES = [f"source-{number}" for number in range(6)]
 
 
-def test_a_full_volume_pauses_polling_until_delivery_has_made_room(deploy: Deploy, volume: Path) -> None:
+@pytest.mark.parametrize("journal", ["auto", "truncate"])
+def test_a_full_volume_pauses_polling_until_delivery_has_made_room(deploy: Deploy, volume: Path, journal: str) -> None:
     sources = [ListSource(name, 2_000, text_bytes=1_000) for name in NAMES]
     with ExitStack() as stack:
         for source in sources:
             stack.enter_context(source)
         exastro = stack.enter_context(DemoExastro([source.row for source in sources]))
         exastro.before_saving = lambda _: "503"
-        deployment = deploy(exastro, *NAMES, STORAGEPATH=str(volume))
+        deployment = deploy(exastro, *NAMES, STORAGEPATH=str(volume), STORE_JOURNAL=journal)
         agent = deployment.start()
         agent.wait_for_line("collection_failed", reason="store_full", code="AGT-10027")
         agent.wait_for_line("delivery_failed")

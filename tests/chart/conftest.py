@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helm import Cluster, cluster
+from helm import OPTIONS, Cluster, Namespace, Values, cluster, namespace
 from ita_ag_oase.environment import load
 from ita_ag_oase.settings import VARIABLES, Settings
 
@@ -15,6 +15,19 @@ from ita_ag_oase.settings import VARIABLES, Settings
 def _cluster(tmp_path: Path) -> Iterator[Cluster]:
     with cluster(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(name="namespace")
+def _namespace(tmp_path: Path) -> Iterator[Namespace]:
+    with namespace(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(name="option", params=OPTIONS.values(), ids=list(OPTIONS))
+def _option(request: pytest.FixtureRequest) -> Values:
+    """Values of each way to install the agents, for what holds in all of them."""
+    option: Values = request.param
+    return option
 
 
 @pytest.fixture

@@ -69,16 +69,16 @@ def test_the_status_page_of_each_agent_can_be_reached_through_the_policy() -> No
     )
 
 
-def test_each_agent_is_checked_by_a_pod_of_its_own() -> None:
-    rendering = render(_THREE)
+def test_each_agent_is_checked_by_a_pod_of_its_own(option: Values) -> None:
+    rendering = render(agents(agent("a"), agent("b"), agent("c"), **option))
     pods = rendering.all("Pod")
     assert [pod["metadata"]["name"] for pod in pods] == [f"check-ita-ag-oase-{name}" for name in "abc"]
     assert [rendering.variables(pod["spec"]["containers"][0])["AGENT_NAME"] for pod in pods] == ["a", "b", "c"]
 
 
-def test_the_check_runs_as_the_agent_does() -> None:
+def test_the_check_runs_as_the_agent_does(option: Values) -> None:
     given = agent(existingSecret="mine", resources={"limits": {"memory": "64Mi"}})
-    rendering = render(agents(given, caBundle={"configMap": "authorities"}))
+    rendering = render(agents(given, caBundle={"configMap": "authorities"}, **option))
     agents_own, checks = _only(rendering), rendering.one("Pod")["spec"]
     (check,) = checks["containers"]
     assert check["args"] == ["check"]
@@ -87,8 +87,8 @@ def test_the_check_runs_as_the_agent_does() -> None:
     assert checks["volumes"] == rendering.pod["volumes"]
 
 
-def test_the_check_is_a_test_and_no_pod_of_the_deployment() -> None:
-    rendering = render(others())
+def test_the_check_is_a_test_and_no_pod_of_the_deployment(option: Values) -> None:
+    rendering = render(others(**option))
     metadata = rendering.one("Pod")["metadata"]
     assert metadata["annotations"] == {"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation"}
     assert metadata["labels"]["app.kubernetes.io/name"] == "ita-ag-oase-check"
@@ -106,15 +106,15 @@ _PORTS: list[Any] = [
 
 
 @pytest.mark.parametrize(("variables", "ports"), _PORTS)
-def test_an_agent_is_watched_where_its_status_page_is(variables: Values, ports: object) -> None:
-    rendering = render(agents(agent(extraEnv=variables), metrics={"podMonitor": {"enabled": True}}))
+def test_an_agent_is_watched_where_its_status_page_is(variables: Values, ports: object, option: Values) -> None:
+    rendering = render(agents(agent(extraEnv=variables), metrics={"podMonitor": {"enabled": True}}, **option))
     container = _only(rendering)
     assert container.get("ports") == ports
     assert ("livenessProbe" in container, len(rendering.all("PodMonitor"))) == ((True, 1) if ports else (False, 0))
 
 
-def test_probes_can_be_switched_off() -> None:
-    container = _only(render(others(probes={"enabled": False})))
+def test_probes_can_be_switched_off(option: Values) -> None:
+    container = _only(render(others(probes={"enabled": False}, **option)))
     assert [key for key in container if key.endswith("Probe")] == []
     assert container["ports"] == [{"name": "status-0", "containerPort": 9879}]
 
@@ -151,14 +151,14 @@ _IMAGES: list[Any] = [
 
 
 @pytest.mark.parametrize(("everywhere", "own", "image"), _IMAGES, ids=["default", "global", "own", "digest"])
-def test_the_image_is_named(everywhere: Values, own: Values, image: str) -> None:
-    values = agents(agent(image=own)) | {"global": {"agentGlobalDefinition": {"image": everywhere}}}
+def test_the_image_is_named(everywhere: Values, own: Values, image: str, option: Values) -> None:
+    values = agents(agent(image=own), **option) | {"global": {"agentGlobalDefinition": {"image": everywhere}}}
     assert _only(render(values))["image"] == image
 
 
-def test_variables_come_from_secrets_of_ones_own_too() -> None:
+def test_variables_come_from_secrets_of_ones_own_too(option: Values) -> None:
     given = agent(existingSecret="mine")
-    rendering = render(agents(given, extraEnvFrom=[{"configMapRef": {"name": "proxies"}}]))
+    rendering = render(agents(given, extraEnvFrom=[{"configMapRef": {"name": "proxies"}}], **option))
     assert _only(rendering)["envFrom"] == [
         {"configMapRef": {"name": "params-ita-ag-oase-a"}},
         {"secretRef": {"name": "secret-ita-ag-oase-a"}},
@@ -167,9 +167,9 @@ def test_variables_come_from_secrets_of_ones_own_too() -> None:
     ]
 
 
-def test_a_secret_can_be_a_file() -> None:
+def test_a_secret_can_be_a_file(option: Values) -> None:
     variable = "EXASTRO_REFRESH_TOKEN_FILE"
-    rendering = render(agents(agent(secretFiles={variable: {"secret": "mine", "key": "token"}})))
+    rendering = render(agents(agent(secretFiles={variable: {"secret": "mine", "key": "token"}}), **option))
     container = _only(rendering)
     assert rendering.variables(container)[variable] == f"/etc/exastro/secrets/{variable}"
     assert _mount(container, "secrets-0") == {
@@ -190,8 +190,10 @@ _BUNDLES: list[Any] = [
 
 
 @pytest.mark.parametrize(("bundle", "source", "key"), _BUNDLES)
-def test_authorities_are_trusted_for_exastro_and_for_sources(bundle: Values, source: Values, key: str) -> None:
-    rendering = render(others(caBundle=bundle))
+def test_authorities_are_trusted_for_exastro_and_for_sources(
+    bundle: Values, source: Values, key: str, option: Values
+) -> None:
+    rendering = render(others(caBundle=bundle, **option))
     container = _only(rendering)
     variables = rendering.variables(container)
     assert {variables["EXASTRO_CA_FILE"], variables["SOURCE_CA_FILE"]} == {"/etc/exastro/ca/ca.crt"}
@@ -201,9 +203,9 @@ def test_authorities_are_trusted_for_exastro_and_for_sources(bundle: Values, sou
     assert _volume(rendering.pod, "ca-bundle") == expected
 
 
-def test_what_is_written_for_an_agent_stands_before_what_the_chart_adds() -> None:
+def test_what_is_written_for_an_agent_stands_before_what_the_chart_adds(option: Values) -> None:
     own = {"AGENT_ID": "mine", "EXASTRO_CA_FILE": "/mine.pem", "STATUS_ADDRESS": "10.0.0.1"}
-    rendering = render(agents(agent(extraEnv=own), caBundle={"secret": "s"}))
+    rendering = render(agents(agent(extraEnv=own), caBundle={"secret": "s"}, **option))
     assert own.items() <= rendering.variables(_only(rendering)).items()
 
 
@@ -222,8 +224,8 @@ _TOLERATIONS: list[Any] = [
 
 
 @pytest.mark.parametrize(("given", "expected"), _TOLERATIONS)
-def test_the_pod_leaves_a_failed_node_soon(given: Values, expected: object) -> None:
-    assert render(others(**given)).pod["tolerations"] == expected
+def test_the_pod_leaves_a_failed_node_soon(given: Values, expected: object, option: Values) -> None:
+    assert render(others(**given, **option)).pod["tolerations"] == expected
 
 
 _PASSED_ON: list[Any] = [
@@ -254,17 +256,17 @@ def test_labels_and_annotations_are_added_to_the_pod() -> None:
     assert metadata["annotations"].keys() == {"checksum/variables", "note"}
 
 
-def test_volumes_of_ones_own_are_mounted_into_every_agent() -> None:
+def test_volumes_of_ones_own_are_mounted_into_every_agent(option: Values) -> None:
     volume, mount = {"name": "mine", "emptyDir": {}}, {"name": "mine", "mountPath": "/mine"}
-    rendering = render(agents(agent("a"), agent("b"), extraVolumes=[volume], extraVolumeMounts=[mount]))
-    assert volume in rendering.pod["volumes"]
+    rendering = render(agents(agent("a"), agent("b"), extraVolumes=[volume], extraVolumeMounts=[mount], **option))
+    assert [volume in pod["volumes"] for pod in rendering.pods.values()] == [True] * len(rendering.pods)
     assert [mount in container["volumeMounts"] for container in rendering.containers.values()] == [True, True]
 
 
-def test_objects_of_ones_own_are_rendered() -> None:
+def test_objects_of_ones_own_are_rendered(option: Values) -> None:
     of_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-a"}}
     of_text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-b'}"
-    names = render(others(extraObjects=[of_map, of_text])).names
+    names = render(others(extraObjects=[of_map, of_text], **option)).names
     assert {"ConfigMap/exastro-agent-a", "ConfigMap/exastro-agent-b"} <= set(names)
 
 
@@ -281,16 +283,16 @@ def test_a_disruption_budget_is_made_for_several_pods_only(given: Values, count:
     assert len(render(others(**given)).all("PodDisruptionBudget")) == count
 
 
-def test_replicas_are_rendered_where_they_are_given() -> None:
-    assert render(others(replicas=0)).one("Deployment")["spec"]["replicas"] == 0
+def test_replicas_are_rendered_where_they_are_given(option: Values) -> None:
+    assert render(others(replicas=0, **option)).one("Deployment")["spec"]["replicas"] == 0
 
 
-def test_a_policy_can_say_who_may_come_and_where_agents_may_go() -> None:
+def test_a_policy_can_say_who_may_come_and_where_agents_may_go(option: Values) -> None:
     peers = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
     egress = [{"ports": [{"port": 443}]}]
-    spec = render(others(networkPolicy={"enabled": True, "ingressFrom": peers, "egress": egress})).one("NetworkPolicy")[
-        "spec"
-    ]
+    spec = render(others(networkPolicy={"enabled": True, "ingressFrom": peers, "egress": egress}, **option)).one(
+        "NetworkPolicy"
+    )["spec"]
     assert spec == {
         "podSelector": {
             "matchLabels": {"app.kubernetes.io/instance": "exastro-agent"},
@@ -308,11 +310,11 @@ def test_a_policy_can_say_who_may_come_and_where_agents_may_go() -> None:
     }
 
 
-def test_a_selector_of_a_new_claim_stands_before_the_old_way() -> None:
+def test_a_selector_of_a_new_claim_stands_before_the_old_way(option: Values) -> None:
     selector = {"matchLabels": {"release": "stable"}}
     old = {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]}
     claims = [
-        render(others(persistence=given)).one("PersistentVolumeClaim")["spec"].get("selector")
+        render(others(persistence=given, **option)).one("PersistentVolumeClaim")["spec"].get("selector")
         for given in (old | {"selector": selector}, old, {"matchLabels": {"a": "b"}})
     ]
     assert claims == [selector, old, None]
@@ -322,8 +324,8 @@ _CLASSES = [("-", {"storageClassName": ""}), ("", {}), (None, {}), ("fast", {"st
 
 
 @pytest.mark.parametrize(("given", "expected"), _CLASSES)
-def test_the_storage_class_is_as_odd_as_it_was(given: str | None, expected: Values) -> None:
-    spec = render(others(persistence={"storageClass": given})).one("PersistentVolumeClaim")["spec"]
+def test_the_storage_class_is_as_odd_as_it_was(given: str | None, expected: Values, option: Values) -> None:
+    spec = render(others(persistence={"storageClass": given}, **option)).one("PersistentVolumeClaim")["spec"]
     assert {key: value for key, value in spec.items() if key == "storageClassName"} == expected
 
 
@@ -332,9 +334,11 @@ def _of_the_release(file: Path) -> str:
     return file.read_text(encoding="utf-8").replace('job="oase-agent"', 'job="exastro/ita-ag-oase"')
 
 
-def test_the_rules_are_those_of_the_documents_and_ones_own() -> None:
+def test_the_rules_are_those_of_the_documents_and_ones_own(option: Values) -> None:
     own = {"name": "own", "rules": [{"record": "x", "expr": "up"}]}
-    spec = render(others(metrics={"prometheusRule": {"enabled": True, "groups": [own]}})).one("PrometheusRule")["spec"]
+    spec = render(others(metrics={"prometheusRule": {"enabled": True, "groups": [own]}}, **option)).one(
+        "PrometheusRule"
+    )["spec"]
     assert spec["groups"] == [*yaml.safe_load(_of_the_release(_RULES))["groups"], own]
 
 
@@ -348,10 +352,11 @@ def test_the_rules_are_about_agents_of_the_release(tmp_path: Path) -> None:
     assert (tested.returncode, "SUCCESS" in tested.stdout) == (0, True), tested.stdout + tested.stderr
 
 
-def test_a_release_whose_values_lack_all_that_is_new_renders(tmp_path: Path) -> None:
+def test_a_release_whose_values_lack_all_that_is_new_renders(tmp_path: Path, option: Values) -> None:
     chart = shutil.copytree(CHART, tmp_path / "chart")
     old = Path(__file__).parent / "conformance" / "values" / "00-full-copy-of-old-defaults.yaml"
     values = yaml.safe_load(old.read_text(encoding="utf-8"))
+    values["ita-ag-oase"] |= option
     (chart / "values.yaml").write_text("{}", encoding="utf-8")
     (chart / "charts" / "ita-ag-oase" / "values.yaml").write_text("{}", encoding="utf-8")
     assert render(values, chart=chart).names == render(values).names

@@ -44,22 +44,30 @@ def test_a_value_arrives_to_the_letter(kind: str, value: object, text: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["extraEnv", "secret"])
-def test_a_number_that_helm_cannot_read_is_refused(kind: str) -> None:
-    assert refusal(agents({"extraEnv": {"AGENT_NAME": "a"}} | {kind: {"X": 2**53 + 2}})) == (
+def test_values_arrive_to_the_letter_in_every_option(kind: str, option: Values) -> None:
+    given = {f"X{number}": case.values[0] for number, case in enumerate(_TEXTS)}
+    rendering, container = _single(agents({"extraEnv": {"AGENT_NAME": "a"}} | {kind: given}, **option))
+    variables = rendering.variables(container)
+    assert [variables[name] for name in given] == [case.values[1] for case in _TEXTS]
+
+
+@pytest.mark.parametrize("kind", ["extraEnv", "secret"])
+def test_a_number_that_helm_cannot_read_is_refused(kind: str, option: Values) -> None:
+    assert refusal(agents({"extraEnv": {"AGENT_NAME": "a"}} | {kind: {"X": 2**53 + 2}}, **option)) == (
         f"ita-ag-oase.agents[0].{kind}.X is a number of more digits than Helm can read: write it in quotes"
     )
 
 
 @pytest.mark.parametrize("left_out", ["image", "extraEnv", "secret", "resources"])
 @pytest.mark.parametrize("is_null", [False, True], ids=["absent", "null"])
-def test_an_agent_may_leave_out(left_out: str, *, is_null: bool) -> None:
+def test_an_agent_may_leave_out(left_out: str, option: Values, *, is_null: bool) -> None:
     given = {"image": {}, "resources": {}, **agent()}
     given = given | {left_out: None} if is_null else {key: value for key, value in given.items() if key != left_out}
-    assert len(render(agents(given)).containers) == 1
+    assert len(render(agents(given, **option)).containers) == 1
 
 
 @pytest.mark.parametrize("given", [[], None], ids=["empty", "null"])
-def test_no_agent_is_refused(given: object) -> None:
+def test_no_agent_is_refused(given: object, option: Values) -> None:
     assert refusal({"ita-ag-oase": {"agents": given}}) == (
         "ita-ag-oase.agents names no agent: write at least one, with extraEnv and secret, as `helm show values` shows "
         "it"
@@ -102,8 +110,8 @@ def test_the_first_step_ends_well_where_the_owner_cannot_be_changed(volume: Path
     )
 
 
-def test_the_first_step_uses_the_agents_image_and_one_capability() -> None:
-    pod = render(others(initContainerImage={"repository": "example.test/ubi8/ubi-init"})).pod
+def test_the_first_step_uses_the_agents_image_and_one_capability(option: Values) -> None:
+    pod = render(others(initContainerImage={"repository": "example.test/ubi8/ubi-init"}, **option)).pod
     (step,) = pod["initContainers"]
     assert step["image"] == pod["containers"][0]["image"]
     assert step["securityContext"] == {
@@ -117,32 +125,32 @@ def test_the_first_step_uses_the_agents_image_and_one_capability() -> None:
     assert step["resources"] == {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
 
 
-def test_the_first_step_can_be_switched_off() -> None:
-    assert "initContainers" not in render(others(volumePermissions={"enabled": False})).pod
+def test_the_first_step_can_be_switched_off(option: Values) -> None:
+    assert "initContainers" not in render(others(volumePermissions={"enabled": False}, **option)).pod
 
 
-def test_a_rollout_ends_the_old_pod_before_it_starts_the_new_one() -> None:
-    assert render(others()).one("Deployment")["spec"]["strategy"] == {
+def test_a_rollout_ends_the_old_pod_before_it_starts_the_new_one(option: Values) -> None:
+    assert render(others(**option)).one("Deployment")["spec"]["strategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
     }
 
 
-def test_a_rollout_can_be_set_to_recreate() -> None:
-    rendering = render(others(updateStrategy={"type": "Recreate"}))
+def test_a_rollout_can_be_set_to_recreate(option: Values) -> None:
+    rendering = render(others(updateStrategy={"type": "Recreate"}, **option))
     assert rendering.one("Deployment")["spec"]["strategy"] == {"type": "Recreate"}
 
 
 @pytest.mark.parametrize("kind", ["extraEnv", "secret"])
-def test_a_changed_variable_changes_the_pod(kind: str) -> None:
-    before, after = (render(agents(agent() | {kind: {"X": value}})).template for value in ("1", "2"))
+def test_a_changed_variable_changes_the_pod(kind: str, option: Values) -> None:
+    before, after = (render(agents(agent() | {kind: {"X": value}}, **option)).template for value in ("1", "2"))
     checksums = [template["metadata"]["annotations"].pop("checksum/variables") for template in (before, after)]
     assert before == after
     assert checksums[0] != checksums[1]
 
 
-def test_an_agent_is_watched_from_its_start() -> None:
-    _, container = _single(others())
+def test_an_agent_is_watched_from_its_start(option: Values) -> None:
+    _, container = _single(others(**option))
     status = "status-0"
     assert container["ports"] == [{"name": status, "containerPort": 9879}]
     assert {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")} == {
@@ -167,13 +175,13 @@ def test_an_agent_is_watched_from_its_start() -> None:
     }
 
 
-def test_uninstalling_keeps_the_claim() -> None:
-    claim = render(others()).one("PersistentVolumeClaim")
+def test_uninstalling_keeps_the_claim(option: Values) -> None:
+    claim = render(others(**option)).one("PersistentVolumeClaim")
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_uninstalling_takes_the_claim_along_where_that_is_wanted() -> None:
-    claim = render(others(persistence={"keep": False})).one("PersistentVolumeClaim")
+def test_uninstalling_takes_the_claim_along_where_that_is_wanted(option: Values) -> None:
+    claim = render(others(persistence={"keep": False}, **option)).one("PersistentVolumeClaim")
     assert "annotations" not in claim["metadata"]
 
 
@@ -195,16 +203,16 @@ def test_a_service_account_is_made_and_used(given: Values | None, made: list[str
     assert rendering.pod["serviceAccountName"] == used
 
 
-def test_the_store_follows_the_volume() -> None:
-    rendering, container = _single(others(persistence={"mountPath": {"storage": "/data"}}))
+def test_the_store_follows_the_volume(option: Values) -> None:
+    rendering, container = _single(others(persistence={"mountPath": {"storage": "/data"}}, **option))
     assert rendering.variables(container)["STORAGEPATH"] == "/data"
     assert {"name": "storage", "mountPath": "/data"} in container["volumeMounts"]
     assert rendering.pod["initContainers"][0]["command"][-1] == "/data"
 
 
 @pytest.mark.parametrize("path", ["/data", "/storage2"])
-def test_a_store_that_is_not_on_the_volume_is_refused(path: str) -> None:
-    assert refusal(agents(agent(extraEnv={"STORAGEPATH": path}))) == (
+def test_a_store_that_is_not_on_the_volume_is_refused(path: str, option: Values) -> None:
+    assert refusal(agents(agent(extraEnv={"STORAGEPATH": path}), **option)) == (
         f"STORAGEPATH of ita-ag-oase.agents[0] is {path}, but the volume is mounted at /storage: leave STORAGEPATH "
         "out, or write the same path in ita-ag-oase.persistence.mountPath.storage"
     )
@@ -219,8 +227,8 @@ _STORES: list[Any] = [
 
 
 @pytest.mark.parametrize(("path", "given"), _STORES)
-def test_a_store_may_be_anywhere_on_a_volume(path: str, given: Values) -> None:
-    rendering = render(agents(agent(extraEnv={"STORAGEPATH": path}), **given))
+def test_a_store_may_be_anywhere_on_a_volume(path: str, given: Values, option: Values) -> None:
+    rendering = render(agents(agent(extraEnv={"STORAGEPATH": path}), **given, **option))
     assert rendering.variables(rendering.pod["containers"][0])["STORAGEPATH"] == path
 
 
@@ -251,6 +259,10 @@ def test_an_object_may_be_null(name: str) -> None:
     assert render(others(**{name: None})).one("Deployment")["metadata"]["name"] == "ita-ag-oase"
 
 
+def test_all_objects_may_be_null_in_every_option(option: Values) -> None:
+    assert list(render(others(**dict.fromkeys(_OBJECTS), **option)).containers) == ["ita-ag-oase-a"]
+
+
 def test_persistence_that_is_null_is_none() -> None:
     assert render(others(persistence=None)).all("PersistentVolumeClaim") == []
 
@@ -265,8 +277,8 @@ def test_persistence_that_is_null_is_none() -> None:
         ("", "IfNotPresent"),
     ],
 )
-def test_pull_policy_none_means_never(given: str, used: str) -> None:
-    pod = render(agents(agent(image={"pullPolicy": given}))).pod
+def test_pull_policy_none_means_never(given: str, used: str, option: Values) -> None:
+    pod = render(agents(agent(image={"pullPolicy": given}), **option)).pod
     assert [container["imagePullPolicy"] for container in (*pod["initContainers"], *pod["containers"])] == [used, used]
 
 
@@ -304,8 +316,8 @@ def test_what_an_agent_may_write_beside_its_volume_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", ["probes", "metrics", "networkPolicy", "volumePermissions", "caBundle", "scratch"])
-def test_a_typing_mistake_in_a_new_object_is_refused(name: str) -> None:
-    assert refusal(others(**{name: {"typo": 1}})) == f"- {name}: Additional property typo is not allowed"
+def test_a_typing_mistake_in_a_new_object_is_refused(name: str, option: Values) -> None:
+    assert refusal(others(**{name: {"typo": 1}}, **option)) == f"- {name}: Additional property typo is not allowed"
 
 
 def test_there_are_notes_a_schema_a_readme_and_a_test() -> None:
@@ -317,8 +329,8 @@ def test_there_are_notes_a_schema_a_readme_and_a_test() -> None:
     assert len(render(others()).all("Pod")) == 1
 
 
-def test_the_agents_identity_stays_through_a_restart() -> None:
-    rendering = render(agents(agent("a"), agent("b")))
+def test_the_agents_identity_stays_through_a_restart(option: Values) -> None:
+    rendering = render(agents(agent("a"), agent("b"), **option))
     assert [rendering.variables(container)["AGENT_ID"] for container in rendering.containers.values()] == [
         "ita-ag-oase-a.exastro",
         "ita-ag-oase-b.exastro",

@@ -9,9 +9,9 @@ import yaml
 from kubernetes_validate.utils import ValidationError, all_versions, validate
 
 from chart_files import SHAPES
-from helm import Manifest, agent, agents, others, render
+from helm import OPTIONS, Manifest, agent, agents, others, render
 
-_EVERYTHING = agents(
+_EVERYTHING: dict[str, Any] = agents(
     agent(
         "a",
         existingSecret="mine",
@@ -33,7 +33,7 @@ _EVERYTHING = agents(
 _RENDERINGS: dict[str, Any] = {
     **{shape.stem: yaml.safe_load(shape.read_text(encoding="utf-8")) for shape in SHAPES},
     "no-persistence": others(persistence={"enabled": False}, updateStrategy={"type": "Recreate"}),
-    "everything": _EVERYTHING,
+    **{f"everything-{name}": {"ita-ag-oase": _EVERYTHING["ita-ag-oase"] | option} for name, option in OPTIONS.items()},
 }
 
 # The chart is for Kubernetes 1.23; these are the versions from the oldest on for which there are schemas.
@@ -43,8 +43,9 @@ _VERSIONS = list(dict.fromkeys(all_versions()))
 @pytest.mark.parametrize("version", _VERSIONS)
 def test_kubernetes_accepts_every_object(version: str) -> None:
     # One of each kind, but for the Deployment, which differs most.
-    deployments = [render(values).one("Deployment") for values in _RENDERINGS.values()]
-    others_of_a_kind = {found["kind"]: found for found in render(_EVERYTHING).objects if found["kind"] != "Deployment"}
+    deployments = [render(values).all("Deployment")[0] for values in _RENDERINGS.values()]
+    everything = render(_RENDERINGS["everything-pod-per-agent-high-availability"]).objects
+    others_of_a_kind = {found["kind"]: found for found in everything if found["kind"] != "Deployment"}
     for found in (*deployments, *others_of_a_kind.values()):
         validate(found, version, strict=True)
 
@@ -118,7 +119,7 @@ def _container_breaches(container: Manifest, of_pod: Manifest) -> Iterator[str]:
 
 def _pods(values: Any) -> list[Manifest]:
     rendering = render(values)
-    return [rendering.pod, *(pod["spec"] for pod in rendering.all("Pod"))]
+    return [*rendering.pods.values(), *(pod["spec"] for pod in rendering.all("Pod"))]
 
 
 def _without_the_first_step(values: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions, validate
 
-from helm import CHART, NAMESPACE, RELEASE, Cluster, Manifest, Rendering, agent, agents, render
+from helm import CHART, NAMESPACE, RELEASE, Cluster, Manifest, Rendering, agent, agents, refusal, render
 from ita_ag_oase.demo.loopback import LoopbackServer, Reply, Request
 from ita_ag_oase.settings import Settings
 from manual import KUBERNETES, commands, examples, files, section
@@ -36,8 +36,10 @@ _FILES = files(KUBERNETES)
 _VALUES = [
     ("Example: one agent", 0),
     ("Example: several agents in one pod", 0),
-    ("Example: several agents in pods of their own", 0),
-    ("Example: several agents in pods of their own", 1),
+    ("Example: a pod for each agent", 0),
+    ("Example: several agents in releases of their own", 0),
+    ("Example: several agents in releases of their own", 1),
+    ("Example: active and standby", 0),
     ("Secrets that exist already", 0),
     ("Secrets that exist already", 1),
     ("Proxies", 0),
@@ -86,8 +88,49 @@ def test_several_agents_in_one_pod_have_their_own_containers_and_ports() -> None
     assert len(rendering.all("PersistentVolumeClaim")) == 1
 
 
-def test_several_agents_in_pods_of_their_own_share_no_object() -> None:
-    first, second = (render(_example("Example: several agents in pods of their own", number)) for number in range(2))
+def test_a_pod_for_each_agent_is_a_deployment_and_a_claim_for_each() -> None:
+    rendering = render(_example("Example: a pod for each agent"))
+    text = section(KUBERNETES, "Example: a pod for each agent")
+    sizes = {
+        claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"]
+        for claim in rendering.all("PersistentVolumeClaim")
+    }
+    assert sizes == {"pvc-ita-ag-oase-oase-agent-1": "10Gi", "pvc-ita-ag-oase-oase-agent-2": "20Gi"}
+    assert [name for name in (*rendering.pods, *sizes) if f"`{name}`" not in text] == []
+
+
+def test_active_and_standby_are_two_pods_of_one_store() -> None:
+    rendering = render(_example("Example: active and standby"))
+    assert rendering.one("Deployment")["spec"]["replicas"] == 2
+    assert rendering.one("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+@pytest.mark.parametrize("heading", ["Persistent volume", "Example: a pod for each agent"])
+def test_standby_with_the_volume_of_another_example_is_refused(heading: str) -> None:
+    persistence = _example(heading)["ita-ag-oase"]["persistence"]
+    values = _example("Example: active and standby")["ita-ag-oase"] | {"persistence": persistence}
+    assert "persistence.accessMode is ReadWriteOnce" in refusal({"ita-ag-oase": values})
+
+
+def test_agents_that_move_go_on_with_the_claim_that_they_had() -> None:
+    values = _example("Example: several agents in one pod")["ita-ag-oase"]
+    before = render({"ita-ag-oase": values})
+    after = render({"ita-ag-oase": values | _example("Move to a pod for each agent")["ita-ag-oase"]})
+    assert [pod["volumes"][0] for pod in after.pods.values()] == before.pod["volumes"][:1] * 2
+    assert after.all("PersistentVolumeClaim") == []
+
+
+def test_the_pod_that_copies_reaches_the_claims_of_both_layouts() -> None:
+    pod = yaml.safe_load(_FILES["oase-agent-move.yaml"][0])
+    used = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"]]
+    layouts = ("Example: one agent", "Example: a pod for each agent")
+    made = [render(_example(heading)).all("PersistentVolumeClaim")[0]["metadata"]["name"] for heading in layouts]
+    assert used == made
+
+
+def test_several_agents_in_releases_of_their_own_share_no_object() -> None:
+    heading = "Example: several agents in releases of their own"
+    first, second = (render(_example(heading, number)) for number in range(2))
     assert set(first.names) & set(second.names) == set()
     claims = [rendering.one("PersistentVolumeClaim")["metadata"]["name"] for rendering in (first, second)]
     assert claims == ["pvc-ita-ag-oase-1", "pvc-ita-ag-oase-2"]
@@ -152,7 +195,10 @@ def test_the_old_behaviour_can_be_had_by_a_variable(
     assert getattr(loaded, attribute) == expected
 
 
-@pytest.mark.parametrize("name", ["pv-ita-ag-oase.yaml", "oase-agent-storage.yaml"])
+_OBJECTS = ["pv-ita-ag-oase.yaml", "oase-agent-storage.yaml", "oase-agent-move.yaml"]
+
+
+@pytest.mark.parametrize("name", _OBJECTS)
 def test_kubernetes_accepts_an_object_of_the_page(name: str) -> None:
     (text,) = _FILES[name]
     validate(yaml.safe_load(text), all_versions()[0], strict=True)
@@ -229,6 +275,7 @@ _KUBECTL = commands(KUBERNETES, "kubectl")
 _KINDS = {
     "deploy": "Deployment",
     "deployment": "Deployment",
+    "lease": "Lease",
     "pod": "Pod",
     "pv": "PersistentVolume",
     "pvc": "PersistentVolumeClaim",
@@ -237,8 +284,9 @@ _KINDS = {
 
 def _objects() -> set[tuple[str, str]]:
     """Return kind and name of what the page installs."""
-    shown = [yaml.safe_load(_FILES[name][0]) for name in ("pv-ita-ag-oase.yaml", "oase-agent-storage.yaml")]
-    found = [*render(_example("Example: one agent")).objects, *shown]
+    shown = [yaml.safe_load(_FILES[name][0]) for name in _OBJECTS]
+    installed = [render(_example(f"Example: {shape}")).objects for shape in ("one agent", "active and standby")]
+    found = [*(one for objects in installed for one in objects), *shown]
     return {(one["kind"], one["metadata"]["name"]) for one in found}
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helm import agent, agents, others, refusal, render
+from helm import Values, agent, agents, others, refusal, render
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -37,8 +37,8 @@ def test_a_name_is_kept_where_it_worked_and_made_one_where_not(name: object, exp
     assert _LABEL.fullmatch(expected)
 
 
-def test_agents_whose_names_are_alike_once_cut_are_told_apart() -> None:
-    rendering = render(agents(agent("a" * 60), agent("a" * 61), agent("b")))
+def test_agents_whose_names_are_alike_once_cut_are_told_apart(option: Values) -> None:
+    rendering = render(agents(agent("a" * 60), agent("a" * 61), agent("b"), **option))
     names = list(rendering.containers)
     assert [name[:55] for name in names[:2]] == [f"ita-ag-oase-{'a' * 42}-"] * 2
     assert names[2] == "ita-ag-oase-b"
@@ -46,23 +46,23 @@ def test_agents_whose_names_are_alike_once_cut_are_told_apart() -> None:
     assert len({found["metadata"]["name"] for found in rendering.all("Secret")}) == 3
 
 
-def test_agent_name_reaches_the_program_raw() -> None:
-    rendering = render(agents(agent("My_Agent.1")))
+def test_agent_name_reaches_the_program_raw(option: Values) -> None:
+    rendering = render(agents(agent("My_Agent.1"), **option))
     assert rendering.variables(rendering.pod["containers"][0])["AGENT_NAME"] == "My_Agent.1"
 
 
 @pytest.mark.parametrize(
     ("names", "told"), [(["a", "b", "a"], "a"), ([None, ""], "")], ids=["same-name", "without-a-name"]
 )
-def test_two_agents_of_one_name_are_refused(names: list[str | None], told: str) -> None:
-    assert refusal(agents(*({"extraEnv": {"AGENT_NAME": name}} for name in names))) == (
+def test_two_agents_of_one_name_are_refused(names: list[str | None], told: str, option: Values) -> None:
+    assert refusal(agents(*({"extraEnv": {"AGENT_NAME": name}} for name in names), **option)) == (
         f'two entries of ita-ag-oase.agents have the AGENT_NAME "{told}": write another one for each, in '
         "extraEnv.AGENT_NAME"
     )
 
 
-def test_names_of_volumes_fit_with_the_longest_name_override() -> None:
-    rendering = render(others(nameOverride="n" * 63))
+def test_names_of_volumes_fit_with_the_longest_name_override(option: Values) -> None:
+    rendering = render(others(nameOverride="n" * 63, **option))
     names = [volume["name"] for volume in rendering.pod["volumes"]]
     assert [name for name in names if not _LABEL.fullmatch(name)] == []
 
@@ -84,8 +84,8 @@ def test_a_name_that_yaml_takes_for_something_else_stays_a_name(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["My-Agent", "my_agent", "-agent"])
-def test_a_name_override_that_is_no_name_is_refused(name: str) -> None:
-    assert refusal(others(nameOverride=name)) == (
+def test_a_name_override_that_is_no_name_is_refused(name: str, option: Values) -> None:
+    assert refusal(others(nameOverride=name, **option)) == (
         f'ita-ag-oase.nameOverride is "{name}", which is no name in Kubernetes: write lower-case letters, digits and '
         "-, a letter or digit first and last"
     )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from chart_files import parameters
-from helm import AGENT_CHART, Cluster, Values, agent, agents, others
+from helm import AGENT_CHART, OPTIONS, Cluster, Values, agent, agents, others
 
 _UNUSED: list[Any] = [
     ({"fullnameOverride": "x"}, "fullnameOverride has no effect: write nameOverride."),
@@ -149,8 +149,8 @@ _COMPLETE: list[Any] = [
 
 
 @pytest.mark.parametrize("values", _COMPLETE)
-def test_nothing_is_told_where_nothing_is_wrong(values: Values, cluster: Cluster) -> None:
-    assert cluster.warnings(values) == []
+def test_nothing_is_told_where_nothing_is_wrong(values: Values, option: Values, cluster: Cluster) -> None:
+    assert cluster.warnings({"ita-ag-oase": values["ita-ag-oase"] | option}) == []
 
 
 def test_a_tag_that_may_be_another_program_is_told(cluster: Cluster) -> None:
@@ -165,6 +165,20 @@ def test_a_status_port_that_is_taken_is_told(cluster: Cluster) -> None:
     given = (agent("a"), agent("b", extraEnv={"STATUS_PORT": 9879}))
     assert cluster.warnings(agents(*given)) == [
         "ita-ag-oase.agents[1]: another agent of the pod has STATUS_PORT 9879 too: write another number."
+    ]
+
+
+def test_a_status_port_may_be_that_of_an_agent_in_another_pod(cluster: Cluster) -> None:
+    given = (agent("a"), agent("b", extraEnv={"STATUS_PORT": 9879}))
+    assert cluster.warnings(agents(*given, layout="pod-per-agent")) == []
+
+
+def test_a_claim_of_an_agents_own_in_a_shared_pod_is_told(cluster: Cluster) -> None:
+    assert cluster.warnings(agents(agent(persistence={"size": "1Gi"}))) == [
+        (
+            "ita-ag-oase.agents[0].persistence has no effect, since the agents share a pod and its volume: write "
+            "persistence, or layout pod-per-agent."
+        )
     ]
 
 
@@ -196,8 +210,8 @@ _STORAGE: list[Any] = [
     (
         {"replicas": 2},
         (
-            "replicas is more than 1: one pod works, the others wait for its store. To share the work, divide the "
-            "settings among several agents."
+            "replicas is more than 1: one pod works, the others wait for its store. To have one stand by on another "
+            "node, turn highAvailability.enabled on; to share the work, divide the settings among several agents."
         ),
     ),
 ]
@@ -225,6 +239,67 @@ def test_what_to_run_next_is_told(cluster: Cluster) -> None:
         "The status page of ita-ag-oase-b, at http://127.0.0.1:9880/:\n"
         "  kubectl port-forward --namespace exastro deployment/ita-ag-oase 9880:9880"
     )
+
+
+_NEXT = {
+    "pod-per-agent": (
+        "OASE agent 2.7.1: 2 deployments with an agent each.\n"
+        "\n"
+        "Is it running?\n"
+        "  kubectl get pods --namespace exastro --selector "
+        "app.kubernetes.io/instance=exastro-agent,app.kubernetes.io/name=ita-ag-oase\n"
+        "Can it reach Exastro and its sources?\n"
+        "  helm test exastro-agent --namespace exastro --logs\n"
+        "What does it say?\n"
+        "  kubectl logs --namespace exastro deployment/ita-ag-oase-a --container ita-ag-oase-a\n"
+        "  kubectl logs --namespace exastro deployment/ita-ag-oase-b --container ita-ag-oase-b\n"
+        "The status page of ita-ag-oase-a, at http://127.0.0.1:9879/:\n"
+        "  kubectl port-forward --namespace exastro deployment/ita-ag-oase-a 9879:9879\n"
+        "The status page of ita-ag-oase-b, at http://127.0.0.1:9879/:\n"
+        "  kubectl port-forward --namespace exastro deployment/ita-ag-oase-b 9879:9879"
+    ),
+    "high-availability": (
+        "OASE agent 2.7.1: deployment ita-ag-oase with 2 agents, each at work in one of 2 pods.\n"
+        "\n"
+        "Is it running?\n"
+        "  kubectl get pods --namespace exastro --selector "
+        "app.kubernetes.io/instance=exastro-agent,app.kubernetes.io/name=ita-ag-oase\n"
+        "Which pod works?\n"
+        "  kubectl get lease --namespace exastro ita-ag-oase-a\n"
+        "  kubectl get lease --namespace exastro ita-ag-oase-b\n"
+        "Can it reach Exastro and its sources?\n"
+        "  helm test exastro-agent --namespace exastro --logs\n"
+        "What does it say?\n"
+        "  kubectl logs --namespace exastro --selector "
+        "app.kubernetes.io/instance=exastro-agent,app.kubernetes.io/name=ita-ag-oase "
+        "--container ita-ag-oase-a --prefix --tail 100\n"
+        "  kubectl logs --namespace exastro --selector "
+        "app.kubernetes.io/instance=exastro-agent,app.kubernetes.io/name=ita-ag-oase "
+        "--container ita-ag-oase-b --prefix --tail 100\n"
+        "The status page of ita-ag-oase-a, at http://127.0.0.1:9879/:\n"
+        "  kubectl port-forward --namespace exastro deployment/ita-ag-oase 9879:9879\n"
+        "The status page of ita-ag-oase-b, at http://127.0.0.1:9880/:\n"
+        "  kubectl port-forward --namespace exastro deployment/ita-ag-oase 9880:9880"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _NEXT)
+def test_what_to_run_next_is_told_of_pods_as_they_are(name: str, cluster: Cluster) -> None:
+    assert cluster.notes(agents(agent("a"), agent("b"), **OPTIONS[name])).strip() == _NEXT[name]
+
+
+_HEADS = [
+    ("one-pod", "deployment ita-ag-oase with 1 agent."),
+    ("pod-per-agent", "1 deployment with an agent."),
+    ("high-availability", "deployment ita-ag-oase with 1 agent, at work in one of 2 pods."),
+    ("pod-per-agent-high-availability", "1 deployment with an agent, at work in one of 2 pods."),
+]
+
+
+@pytest.mark.parametrize(("name", "told"), _HEADS)
+def test_what_is_installed_is_told(name: str, told: str, cluster: Cluster) -> None:
+    assert cluster.notes(others(**OPTIONS[name])).strip().splitlines()[0] == f"OASE agent 2.7.1: {told}"
 
 
 def _children(path: str) -> set[str]:

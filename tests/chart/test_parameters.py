@@ -124,6 +124,22 @@ _PROBES: dict[str, Probe] = {
     "agents.resources.requests.cpu": Probe("50m", "container.resources.requests.cpu", "50m"),
     "agents.resources.limits.memory": Probe("256Mi", "container.resources.limits.memory", "256Mi"),
     "agents.resources.limits.cpu": Probe("500m", "container.resources.limits.cpu", "500m"),
+    "agents.persistence": Probe(
+        {"size": "7Gi"},
+        "PersistentVolumeClaim.spec.resources.requests.storage",
+        "7Gi",
+        {"ita-ag-oase.layout": "pod-per-agent"},
+    ),
+    "layout": Probe(
+        "pod-per-agent",
+        "[Deployment.metadata.name, PersistentVolumeClaim.metadata.name]",
+        ["ita-ag-oase-a", "pvc-ita-ag-oase-a"],
+    ),
+    "highAvailability.enabled": Probe(
+        True,
+        "[Deployment.spec.replicas, Lease.metadata.name, pod.automountServiceAccountToken]",
+        [2, "ita-ag-oase-a", True],
+    ),
     "nameOverride": Probe(
         "probe",
         "[Deployment.metadata.name, container.name, PersistentVolumeClaim.metadata.name]",
@@ -152,6 +168,11 @@ _PROBES: dict[str, Probe] = {
     ),
     "persistence.selector": Probe(
         {"matchLabels": {"a": "probe"}}, "PersistentVolumeClaim.spec.selector", {"matchLabels": {"a": "probe"}}
+    ),
+    "persistence.existingClaim": Probe(
+        "probe",
+        "[PersistentVolumeClaim, pod.volumes[?name=='storage'].persistentVolumeClaim.claimName | [0]]",
+        [None, "probe"],
     ),
     "persistence.annotations": Probe({"a": "probe"}, "PersistentVolumeClaim.metadata.annotations.a", "probe"),
     "persistence.keep": Probe(False, "PersistentVolumeClaim.metadata.annotations", None),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from chart_files import SHAPES
-from helm import Rendering, agent, agents, render
+from helm import Rendering, Values, agent, agents, render
 from ita_ag_oase.settings import VARIABLES, Settings
 
 Load = Callable[[Mapping[str, str]], Settings]
@@ -32,8 +32,8 @@ def test_the_program_accepts_what_it_gets_and_is_where_the_pod_looks(shape: Path
         assert "/tmp" in mounted
 
 
-def test_agents_of_a_pod_have_stores_and_identities_of_their_own(load_from: Load) -> None:
-    rendering = render(agents(agent("a"), agent("b")))
+def test_agents_of_a_pod_have_stores_and_identities_of_their_own(load_from: Load, option: Values) -> None:
+    rendering = render(agents(agent("a"), agent("b"), **option))
     settings = [load_from(rendering.variables(found)) for found in rendering.containers.values()]
     assert [str(found.store_path) for found in settings] == [
         "/storage/org1/ws1/sqlite/ag_oase_a.sqlite3",

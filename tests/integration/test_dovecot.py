@@ -434,7 +434,7 @@ def _row(name: str, dovecot: Dovecot, user: str, **columns: Any) -> dict[str, An
 
 def _source(setting: CollectionSetting, dovecot: Dovecot) -> Source:
     tls = tls_context(verify=True, ca_file=dovecot.ca_file)
-    clients = HttpClients(tls=tls, proxies=Proxies(None, None, None))
+    clients = HttpClients(make_tls=lambda: tls, proxies=Proxies(None, None, None))
     return open_source(setting, clients, make_tls=lambda: tls, max_bytes=MAX_BYTES, zone=None)
 
 

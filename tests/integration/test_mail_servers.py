@@ -43,7 +43,7 @@ FOUND = (HELLO, CAPABLE, OK, EXAMINED, CAPABLE, "* SEARCH 1\r\n" + OK, "* SEARCH
 
 
 def _open(**columns: Any) -> Source:
-    clients = HttpClients(tls=TLS, proxies=Proxies(None, None, None))
+    clients = HttpClients(make_tls=lambda: TLS, proxies=Proxies(None, None, None))
     setting = replace(MAIL, **columns)
     return open_source(setting, clients, make_tls=lambda: TLS, max_bytes=MAX_BYTES, zone=None)
 

@@ -87,7 +87,7 @@ async def polls(tmp_path: Path) -> AsyncIterator[Polls]:
     limits = SavingLimits(group_events=1_000, group_bytes=1_000_000, id_retention_seconds=604_800)
     store = Store(tmp_path / "store", limits, storage_max_bytes=1 << 30)
     await store.open()
-    clients = HttpClients(tls=TLS, proxies=Proxies(None, None, None))
+    clients = HttpClients(make_tls=lambda: TLS, proxies=Proxies(None, None, None))
     polls = Polls(store, clients)
     yield polls
     await polls.close()

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -431,7 +432,7 @@ async def test_key_that_is_no_jmespath_is_refused_before_anything_is_asked(desk:
 
 def _http_source(setting: CollectionSetting, handle: Callable[[httpx.Request], httpx.Response]) -> HttpSource:
     clients = HttpClients(
-        tls=tls_context(verify=True, ca_file=None),
+        make_tls=partial(tls_context, verify=True, ca_file=None),
         proxies=Proxies(None, None, None),
         transport_=httpx.MockTransport(handle),
     )

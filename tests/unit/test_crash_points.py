@@ -20,7 +20,8 @@ from ita_ag_oase.demo.exastro import DemoExastro, SavedEvent
 from ita_ag_oase.demo.loopback import Reply, Request
 from ita_ag_oase.errors import ExastroUnavailable
 from ita_ag_oase.exastro import wire
-from ita_ag_oase.model import Batch, Event, Settlement
+from ita_ag_oase.model import Batch, Event, Journal, Settlement
+from ita_ag_oase.store import repair
 from ita_ag_oase.store.outbox import BatchLimits
 from stock_agent import make_stock_file, put_group
 
@@ -79,8 +80,16 @@ class Noting(Answering):
 class World:
     """Where agents live: a folder, perhaps with what the stock agent left, and what delivers in it."""
 
-    def __init__(self, folder: Path, *, has_stock_file: bool, delivery_type: Callable[..., Delivery]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        has_stock_file: bool,
+        delivery_type: Callable[..., Delivery],
+        journal: Journal = Journal.WAL,
+    ) -> None:
         self.has_stock_file = has_stock_file
+        self.journal = journal
         self._folder = folder
         self._stock_file = folder / "ag_oase_agent"
         self.delivery_type = delivery_type
@@ -91,7 +100,7 @@ class World:
     def bench(self, now: float = START, note: Callable[[str], None] | None = None) -> Bench:
         """Return a new agent that has not started yet."""
         folder = self._folder / str(next(self._numbers))
-        bench = Bench(folder, tuple(TOLD), batch_events=5, batch_bytes=300_000, now=now, at=note)
+        bench = Bench(folder, tuple(TOLD), batch_events=5, batch_bytes=300_000, now=now, at=note, journal=self.journal)
         bench.delivery_type = self.delivery_type
         bench.exastro.refuses = lambda event: "is_bad" in event
         bench.before_register = lambda store: store.take_over(
@@ -110,6 +119,9 @@ class World:
         """Return what comes of a kill at a point; a request on its way reaches Exastro after so many rounds."""
         bench = self.bench(point.now)
         put_back(point.files, bench._path.parent)
+        if self.journal is Journal.TRUNCATE:
+            # What a kill leaves half done is no damage.
+            assert repair.mend(bench._path, agent_name="agent-1", now=point.now) is None
         bench.exastro.saved = list(point.saved)
         bench.exastro._progress = dict(point.progress)
         async with bench:
@@ -281,6 +293,16 @@ async def test_a_kill_at_any_instant_loses_and_repeats_nothing(folder: Path, has
     world = World(folder, has_stock_file=has_stock_file, delivery_type=Delivery)
     points = await Cycle(world).run()
     assert await _wrong(world, points[part::PARTS]) == []
+
+
+async def test_a_kill_in_the_middle_of_a_change_loses_and_repeats_nothing_on_a_shared_volume(folder: Path) -> None:
+    world = World(folder, has_stock_file=False, delivery_type=Delivery, journal=Journal.TRUNCATE)
+    points = [point for point in await Cycle(world).run() if any("journal" in name for name in point.files)]
+    # Between two changes the file is what it is with a WAL, where each instant has been tried.
+    changed = {point.files["store.sqlite3"]: point for point in points if all(point.files.values())}
+    assert len(changed) > 200
+    # Some of them, since each takes a tenth of a second; all were tried when this was written.
+    assert await _wrong(world, [*changed.values()][::5]) == []
 
 
 @pytest.mark.parametrize("late", [0, 1, AT_THE_END], ids=["at once", "after a round", "at the end"])

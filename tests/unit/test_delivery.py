@@ -546,7 +546,7 @@ class TestTerm:
         answers = [True] * questions + [False] * 10
         bench.delivery._is_at_work = lambda: answers.pop(0)
         if questions < 6:
-            with pytest.raises(TermEnded, match="nothing is posted"):
+            with pytest.raises(TermEnded, match="it sends nothing to Exastro"):
                 await bench.deliver_all()
             assert (bench.arrived("n1"), len(bench.exastro.posts)) == ([], 0)
             assert await self.groups(bench) == [(1, 1, None) if questions else (0, 0, None)]

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from exactly_once import ANSWERED, DEALT_WITH, SENT, Bench, fast_folder, put_back
 from ita_ag_oase.demo.exastro import setting_row
 from ita_ag_oase.errors import ExastroUnavailable, Reason, SourceUnreadable
-from ita_ag_oase.model import Collection, Event, GroupState, Labels, Outcome, Saved
+from ita_ag_oase.model import Collection, Event, GroupState, Journal, Labels, Outcome, Saved
 from ita_ag_oase.store import history
 from ita_ag_oase.text import Text
 from judge import FAULTS, Judge, Kill, Killer
@@ -68,6 +68,7 @@ class Life(RuleBasedStateMachine):
     batch_bytes = 8_192
     gateway_bytes = (700, 1_500, 5_000)
     filler_bytes = 20
+    journal = Journal.WAL
     # More than a request may hold.
     large_bytes = 10_000
 
@@ -80,6 +81,7 @@ class Life(RuleBasedStateMachine):
         self.bench = self.killer.bench = Bench(
             self.folder / "0", ("n1", "n2"), batch_events=8, batch_bytes=self.batch_bytes, at=self.killer.at
         )
+        self.bench.journal = self.journal
         self.exastro = self.bench.exastro
         self.exastro.refuses = lambda event: event["kind"] == "bad"
         self.judge = self.bench.answering = Judge(self.bench, self.killer)
@@ -430,6 +432,12 @@ class LifeWithLargeEvents(Life):
     large_bytes = 400_000
 
 
+class LifeOnASharedVolume(Life):
+    """A life without a WAL."""
+
+    journal = Journal.TRUNCATE
+
+
 STEPS = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck))
 # Making a failure small may take five minutes, a soak takes hours.
 patiently = pytest.mark.timeout(600 if STEPS.derandomize else 0)
@@ -441,3 +449,6 @@ TestLifeAmongChanges.settings = STEPS
 TestLifeWithLargeEvents = patiently(LifeWithLargeEvents.TestCase)
 # Each of these costs as much as several of the others.
 TestLifeWithLargeEvents.settings = settings(STEPS, max_examples=STEPS.max_examples // 4)
+TestLifeOnASharedVolume = patiently(LifeOnASharedVolume.TestCase)
+# What differs is what a kill leaves.
+TestLifeOnASharedVolume.settings = settings(STEPS, max_examples=STEPS.max_examples // 5)

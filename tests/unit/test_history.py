@@ -270,7 +270,7 @@ class TestStoresFromBefore:
                 "ALTER TABLE groups DROP COLUMN answer; ALTER TABLE groups DROP COLUMN latest_offer;"
                 "ALTER TABLE groups DROP COLUMN first_offer; ALTER TABLE groups DROP COLUMN offers;"
                 "ALTER TABLE ids DROP COLUMN event_number; ALTER TABLE ids DROP COLUMN first_poll;"
-                "DROP TABLE history; UPDATE groups SET first_event = 0; PRAGMA user_version = 3;"
+                "DROP TABLE history; DROP TABLE terms; UPDATE groups SET first_event = 0; PRAGMA user_version = 3;"
                 'UPDATE facts SET value = CAST(\'{"schema":3,"agent":"2"}\' AS BLOB) WHERE name = \'schema\''
             )
         await bench.open()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Source:
         self.requests: list[httpx.Request] = []
         self._handler = handler or (lambda _: _answer())
         proxies = transport.Proxies(http=None, https=None, no_proxy=None)
-        self.clients = HttpClients(tls=TLS, proxies=proxies, transport_=httpx.MockTransport(self._handle))
+        self.clients = HttpClients(make_tls=lambda: TLS, proxies=proxies, transport_=httpx.MockTransport(self._handle))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         # Its headers may be changed when it is sent on.
@@ -923,20 +924,22 @@ class TestClients:
     @pytest.fixture
     async def clients(self) -> AsyncIterator[HttpClients]:
         proxies = transport.Proxies(http="http://env:1", https=None, no_proxy="direct.test")
-        clients = HttpClients(tls=TLS, proxies=proxies)
+        clients = HttpClients(make_tls=lambda: TLS, proxies=proxies)
         yield clients
         await clients.close()
 
-    async def test_settings_share_a_client_by_proxy(self, clients: HttpClients) -> None:
+    async def test_settings_share_a_client_by_proxy_and_by_encryption(self, clients: HttpClients) -> None:
         direct = clients.choose(httpx.URL("http://direct.test/a"), None)
         assert clients.choose(httpx.URL("http://direct.test/b"), None) is direct
-        assert clients.choose(httpx.URL("https://other.test/"), None) is direct
+        encrypted = clients.choose(httpx.URL("https://other.test/"), None)
+        assert encrypted is not direct
+        assert clients.choose(httpx.URL("https://direct.test/"), None) is encrypted
         by_environment = clients.choose(httpx.URL("http://other.test/"), None)
         assert by_environment is not direct
         assert clients.choose(httpx.URL("http://another.test/"), None) is by_environment
         own = clients.choose(httpx.URL("http://direct.test/"), "http://own:1")
         assert own not in (direct, by_environment)
-        assert clients.choose(httpx.URL("https://other.test/"), "http://own:1") is own
+        assert clients.choose(httpx.URL("https://other.test/"), "http://own:1") not in (own, encrypted)
         assert clients.choose(httpx.URL("http://other.test/"), "http://own:1") is own
 
     async def test_pools_share_no_client(self, clients: HttpClients) -> None:
@@ -956,7 +959,20 @@ class TestClients:
             await source.of(id=id_).fetch(Cursor(LAST, None), LAST)
         used = set(source.clients._clients)
         await source.clients.close()
-        assert used == {(None, pool_of("a")), (None, pool_of("b"))}
+        assert used == {(None, pool_of("a"), False), (None, pool_of("b"), False)}
+
+    def test_certificates_are_read_for_what_is_encrypted_alone(self) -> None:
+        made: list[ssl.SSLContext] = []
+
+        def make_tls() -> ssl.SSLContext:
+            made.append(TLS)
+            return TLS
+
+        clients = HttpClients(make_tls=make_tls, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        plain = clients.choose(httpx.URL("http://h/"), None)
+        assert made == []
+        assert clients.choose(httpx.URL("https://h/"), None) is not plain
+        assert made == [TLS]
 
     async def test_time_limits_are_those_of_the_protocol(self, clients: HttpClients) -> None:
         timeout = clients.choose(httpx.URL("http://h/"), None).timeout
@@ -1018,7 +1034,7 @@ class TestNetwork:
 
     async def test_connections_are_kept_alive(self) -> None:
         proxies = transport.Proxies(http=None, https=None, no_proxy=None)
-        clients = HttpClients(tls=TLS, proxies=proxies)
+        clients = HttpClients(make_tls=lambda: TLS, proxies=proxies)
         async with _loopback(lambda _: _http(b"[1]")) as (place, heads):
             source = HttpSource(replace(SETTING, url=f"http://{place}/"), clients, max_bytes=MAX_BYTES, zone=None)
             for _ in range(3):
@@ -1030,7 +1046,7 @@ class TestNetwork:
     async def test_a_proxy_is_asked_for_the_whole_url(self, own: bool) -> None:
         async with _loopback(lambda _: _http(b"[2]")) as (place, heads):
             proxies = transport.Proxies(http=None if own else place, https=None, no_proxy=None)
-            clients = HttpClients(tls=TLS, proxies=proxies)
+            clients = HttpClients(make_tls=lambda: TLS, proxies=proxies)
             setting = replace(SETTING, proxy=f"http://u:p@{place}" if own else None)
             source = HttpSource(setting, clients, max_bytes=MAX_BYTES, zone=None)
             assert await source.fetch(Cursor(LAST, None), LAST) == Payload(b"[2]")
@@ -1042,7 +1058,7 @@ class TestNetwork:
     async def test_the_environment_is_read_by_the_settings_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-        clients = HttpClients(tls=TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        clients = HttpClients(make_tls=lambda: TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
         async with _loopback(lambda _: _http(b"[]")) as (place, _):
             source = HttpSource(replace(SETTING, url=f"http://{place}/"), clients, max_bytes=MAX_BYTES, zone=None)
             assert await source.fetch(Cursor(LAST, None), LAST) == Payload(b"[]")
@@ -1056,7 +1072,7 @@ class TestNetwork:
         async with _loopback(lambda _: _http(b"[]"), context) as (place, _):
             for ca_file in (None, certificate):
                 clients = HttpClients(
-                    tls=transport.tls_context(verify=True, ca_file=ca_file),
+                    make_tls=partial(transport.tls_context, verify=True, ca_file=ca_file),
                     proxies=transport.Proxies(http=None, https=None, no_proxy=None),
                 )
                 source = HttpSource(replace(SETTING, url=f"https://{place}/"), clients, max_bytes=MAX_BYTES, zone=None)
@@ -1068,7 +1084,7 @@ class TestNetwork:
         assert results == [Reason.TLS, Payload(b"[]")]
 
     async def test_a_cut_answer_is_a_broken_connection(self) -> None:
-        clients = HttpClients(tls=TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        clients = HttpClients(make_tls=lambda: TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
 
         async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -1092,7 +1108,7 @@ class TestNetwork:
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
-        clients = HttpClients(tls=TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
+        clients = HttpClients(make_tls=lambda: TLS, proxies=transport.Proxies(http=None, https=None, no_proxy=None))
         source = HttpSource(replace(SETTING, url=f"http://127.0.0.1:{port}/"), clients, max_bytes=MAX_BYTES, zone=None)
         with pytest.raises(SourceUnavailable) as caught:
             await source.fetch(Cursor(LAST, None), LAST)

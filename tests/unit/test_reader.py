@@ -1,12 +1,11 @@
 """The configuration, read in a process of its own: what arrives of it, and what becomes of the agent without it."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,32 +104,14 @@ def test_the_configuration_is_read_whatever_the_surroundings(
     assert _read(tmp_path, before=before) == expected
 
 
-@contextmanager
-def _held_up(folder: Path) -> Iterator[tuple[str, Callable[[], int]]]:
-    """Yield the path of a file whose reader waits for its end, and what waits for a reader and returns the other end.
-
-    A write fails once nobody reads it any more.
-    """
-    path = folder / "token"
-    os.mkfifo(path)
-    opened: list[int] = []
-
-    def is_read() -> bool:
-        try:
-            opened.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            return False
-        return True
-
-    def other_end() -> int:
-        wait_until(is_read, "the file to be read")
-        return opened[-1]
-
+def _open_where_read(fifo: Path) -> int | None:
+    """Open a named pipe to write to it and return its descriptor, or None where nobody has it open to read it."""
     try:
-        yield str(path), other_end
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as err:
+        if err.errno != errno.ENXIO:
+            raise
+        return None
 
 
 def test_a_child_that_was_killed_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -141,6 +122,11 @@ def test_a_child_that_was_killed_is_told_in_a_sentence(tmp_path: Path) -> None:
         EXASTRO_REFRESH_TOKEN_FILE=str(tmp_path / "token"),
     )
     assert (language, told) == ("en", _ENDED.format(-9))
+
+
+def test_a_child_whose_agent_was_killed_ends_without_a_word(tmp_path: Path) -> None:
+    done = _run(_READ.format(before="", meanwhile="os.kill(os.getpid(), signal.SIGKILL)"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
 
 
 def test_a_mistake_of_ours_in_the_child_ends_the_agent_with_code_1_and_is_shown(tmp_path: Path) -> None:
@@ -157,11 +143,20 @@ sys.exit(main(["run"]))
 
 
 def test_an_agent_that_is_stopped_while_its_configuration_is_read_leaves_no_process(tmp_path: Path) -> None:
-    with _held_up(tmp_path) as (path, other_end):
-        environment = {"PATH": os.defpath, **_REQUIRED, "EXASTRO_REFRESH_TOKEN_FILE": path}
-        with subprocess.Popen(MODULE, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as agent:
-            descriptor = other_end()
-            agent.send_signal(signal.SIGTERM)
-            assert agent.wait(PATIENCE_SECONDS) == 0
-        with pytest.raises(BrokenPipeError):
-            os.write(descriptor, b"token")
+    fifo = tmp_path / "token"
+    os.mkfifo(fifo)
+    environment = {"PATH": os.defpath, **_REQUIRED, "EXASTRO_REFRESH_TOKEN_FILE": str(fifo)}
+    ends: list[int] = []
+
+    def is_read() -> bool:
+        end = _open_where_read(fifo)
+        # While it stays open, who reads waits for the rest.
+        ends.extend([] if end is None else [end])
+        return end is not None
+
+    with subprocess.Popen(MODULE, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as agent:
+        wait_until(is_read, "the file to be read")
+        agent.send_signal(signal.SIGTERM)
+        assert agent.wait(PATIENCE_SECONDS) == 0
+    assert _open_where_read(fifo) is None
+    os.close(*ends)

@@ -98,6 +98,7 @@ def test_the_smallest_configuration_has_the_documented_defaults(load_with: Load)
         "batch_max_bytes": 4_000_000,
         "response_max_bytes": 33_554_432,
         "storage_max_bytes": 1_073_741_824,
+        "store_journal": "auto",
         "event_id_retention_seconds": 604_800,
         "status_address": "127.0.0.1",
         "status_port": 9_879,
@@ -127,6 +128,7 @@ def test_every_variable_is_read_with_the_type_and_default_of_the_settings() -> N
     }
     kept["log_level"] = (Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], "INFO")
     kept["leader_election"] = (Literal["off", "lease"], "off")
+    kept["store_journal"] = (Literal["auto", "wal", "truncate"], "auto")
     assert read == kept
 
 

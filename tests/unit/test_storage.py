@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from ita_ag_oase.agent.storage import hold_lock, is_over
-from ita_ag_oase.model import Claim, Term
+from ita_ag_oase.agent.storage import hold_lock, is_over, journal_of
+from ita_ag_oase.environment import load
+from ita_ag_oase.model import Claim, Journal, Term
 from ita_ag_oase.store.database import Database, StoreLock
 
 NOW = 1_700_000_000
@@ -29,6 +30,25 @@ RULES = [
 @pytest.mark.parametrize(("term", "claim", "is_ended"), RULES)
 def test_only_a_claim_by_the_same_lease_tells_that_a_term_is_over(term: Term, claim: Claim, is_ended: bool) -> None:
     assert is_over(term, claim) == is_ended
+
+
+@pytest.mark.parametrize(
+    ("named", "journal"),
+    [("auto", Journal.WAL), ("wal", Journal.WAL), ("truncate", Journal.TRUNCATE), (" Truncate", Journal.TRUNCATE)],
+)
+def test_the_journal_is_the_one_that_is_named_or_else_fits_the_volume(
+    tmp_path: Path, named: str, journal: Journal
+) -> None:
+    settings = load(
+        exastro_url="http://exastro",
+        exastro_organization_id="org1",
+        exastro_workspace_id="ws1",
+        event_collection_settings_names="n1",
+        exastro_refresh_token="token",
+        storagepath=tmp_path,
+        store_journal=named,
+    )
+    assert journal_of(settings) == journal
 
 
 @pytest.fixture

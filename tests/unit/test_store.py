@@ -13,7 +13,7 @@ import pytest
 
 from exactly_once import Bench, usable
 from ita_ag_oase.errors import Reason, SourceUnreadable, StoreDamaged, StoreUnavailable
-from ita_ag_oase.model import Cursor, Event, EventFate, Saved
+from ita_ag_oase.model import Cursor, Event, EventFate, Journal, Saved
 from ita_ag_oase.store.access import StoreAccess
 from ita_ag_oase.store.database import Database, StoreLock, try_locks
 from ita_ag_oase.store.outbox import BatchLimits
@@ -25,9 +25,9 @@ START = 1_700_000_000
 LIMITS = SavingLimits(group_events=100, group_bytes=60_000, id_retention_seconds=604_800)
 
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Bench(tmp_path) as bench:
+@pytest.fixture(params=list(Journal))
+async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with Bench(tmp_path, journal=request.param) as bench:
         yield bench
 
 
@@ -286,8 +286,8 @@ class TestRoom:
 class TestFile:
     async def test_it_is_durable_and_can_be_read_while_the_agent_runs(self, bench: Bench) -> None:
         await bench.poll("n1", [usable(1)])
-        assert query(bench, "PRAGMA journal_mode") == [("wal",)]
-        assert await bench.store._database.run(lambda c: c.execute("PRAGMA synchronous").fetchone()) == (2,)
+        assert await bench.query("PRAGMA journal_mode") == [(bench.journal.lower(),)]
+        assert await bench.query("PRAGMA synchronous") == [(2,)]
         assert query(bench, "SELECT count(*) FROM groups") == [(1,)]
 
     async def test_a_newer_schema_is_refused_with_its_number(self, bench: Bench) -> None:

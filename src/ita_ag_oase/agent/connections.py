@@ -12,7 +12,7 @@ import httpx
 from ita_ag_oase import clock, transport
 from ita_ag_oase.errors import ConfigError
 from ita_ag_oase.exastro.auth import AccessTokens, Facts, RefreshTokenAuth
-from ita_ag_oase.exastro.client import ExastroClient
+from ita_ag_oase.exastro.client import ExastroClient, require_turn
 from ita_ag_oase.model import CollectionSetting, Destination, Exchange
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.sources.http import HttpClients
@@ -28,6 +28,23 @@ def exastro_tls(settings: Settings) -> ssl.SSLContext:
 def source_tls(settings: Settings) -> ssl.SSLContext:
     """Return what connections to sources are encrypted with. Raises ConfigError likewise."""
     return _tls("SOURCE_CA_FILE", verify=settings.source_tls_verify, ca_file=settings.source_ca_file)
+
+
+class Encryption:
+    """What HTTP connections are encrypted with: certificates are read when one first is, once for equal settings.
+
+    Those of a CA file are read at once. Raises ConfigError where it holds none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        exastro = settings.exastro_tls_verify, settings.exastro_ca_file
+        sources = settings.source_tls_verify, settings.source_ca_file
+        self.exastro = functools.cache(functools.partial(exastro_tls, settings))
+        self.sources = self.exastro if sources == exastro else functools.cache(functools.partial(source_tls, settings))
+        if settings.exastro_ca_file is not None:
+            self.exastro()
+        if settings.source_ca_file is not None:
+            self.sources()
 
 
 def exastro_destination(settings: Settings) -> Destination:
@@ -47,25 +64,34 @@ async def open_exastro(
     settings: Settings,
     facts: Facts,
     *,
+    encryption: Encryption | None = None,
     on_secret: Callable[[str], None],
     on_date: Callable[[float], Awaitable[None]],
     on_expiry: Callable[[float], None] = lambda _: None,
+    is_at_work: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[ExastroClient]:
     """Yield the configured workspace's API; `on_date` is told the time of Exastro's clock at each answer, in seconds.
 
-    `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured.
+    `on_expiry` is told when a new access token ends, in epoch seconds, where a refresh token is configured. Where
+    `is_at_work` denies, each call raises TermEnded and nothing is sent, not even for a token: a realm that rotates them
+    takes an old one for a stolen one.
     Raises ConfigError for a CA file that holds no certificate.
     """
+    url = httpx.URL(settings.exastro_url)
+    encryption = encryption or Encryption(settings)
     client = httpx.AsyncClient(
-        verify=exastro_tls(settings),
-        proxy=_proxies(settings).choose(httpx.URL(settings.exastro_url)),
+        verify=encryption.exastro() if url.scheme == "https" else transport.no_tls(),
+        proxy=_proxies(settings).choose(url),
         trust_env=False,
         headers={
             "Accept": "application/json",
             "Accept-Encoding": transport.ACCEPTED_ENCODING,
             "User-Agent": transport.USER_AGENT,
         },
-        event_hooks={"response": [functools.partial(_note_date, on_date)]},
+        event_hooks={
+            "request": [functools.partial(_require_turn, is_at_work)],
+            "response": [functools.partial(_note_date, on_date)],
+        },
     )
     base_url = (
         f"{settings.exastro_url}/api/{settings.exastro_organization_id}/workspaces/{settings.exastro_workspace_id}"
@@ -84,15 +110,15 @@ class SourceMaker(Protocol):
 
 
 @asynccontextmanager
-async def open_sources(settings: Settings) -> AsyncIterator[SourceMaker]:
+async def open_sources(settings: Settings, encryption: Encryption | None = None) -> AsyncIterator[SourceMaker]:
     """Yield what makes the source of a setting, and raises SettingInvalid where there can be none.
 
     Raises ConfigError for a CA file that holds no certificate.
     """
-    make_tls = functools.partial(source_tls, settings)
-    clients = HttpClients(tls=make_tls(), proxies=_proxies(settings))
+    encryption = encryption or Encryption(settings)
+    clients = HttpClients(make_tls=encryption.sources, proxies=_proxies(settings))
     # Made when the first mailbox needs it, and not that of HTTP: httpx puts HTTP's name into it (ALPN).
-    mail_tls = functools.cache(make_tls)
+    mail_tls = functools.cache(functools.partial(source_tls, settings))
     zone = clock.zone(settings.tz)
 
     def make_source(
@@ -139,6 +165,10 @@ async def _open_auth(
         yield RefreshTokenAuth(tokens)
     finally:
         await tokens.close()
+
+
+async def _require_turn(is_at_work: Callable[[], bool], _: httpx.Request) -> None:
+    require_turn(is_at_work)
 
 
 async def _note_date(on_date: Callable[[float], Awaitable[None]], response: httpx.Response) -> None:

@@ -13,11 +13,10 @@ import structlog
 from ita_ag_oase import clock
 from ita_ag_oase.agent.overview import Overview
 from ita_ag_oase.errors import StatusServerFailed
-from ita_ag_oase.observability import page
 from ita_ag_oase.observability.health import Counts
 from ita_ag_oase.observability.language import translations
 from ita_ag_oase.observability.logs import Redactor
-from ita_ag_oase.observability.status_server import Answer, Route, StatusServer
+from ita_ag_oase.observability.status_server import STILL_PATH, Answer, Route, StatusServer
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.status import Phase, Status, Trouble
 from ita_ag_oase.text import Text, counted, verbatim
@@ -77,7 +76,7 @@ class Endpoints:
         """What answers for each path."""
         return {
             "/": partial(self._page, refreshes=True),
-            f"/{page.STILL_PATH}": partial(self._page, refreshes=False),
+            f"/{STILL_PATH}": partial(self._page, refreshes=False),
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -110,14 +109,17 @@ class Endpoints:
 
     async def _page(self, _: str, *, refreshes: bool) -> Answer:
         status = await self._overview.status()
-        body = await asyncio.to_thread(self._as_html, status, refreshes=refreshes)
-        return Answer(body, page.headers(refreshes=refreshes))
+        return await asyncio.to_thread(self._as_html, status, refreshes=refreshes)
 
     def _as_json(self, status: Status) -> bytes:
         return msgspec.json.encode(self._told(status), enc_hook=str)
 
-    def _as_html(self, status: Status, *, refreshes: bool) -> bytes:
-        return page.render(self._told(status), self._translations, self._zone, refreshes=refreshes).encode()
+    def _as_html(self, status: Status, *, refreshes: bool) -> Answer:
+        # An agent whose page nobody looks at keeps jinja2 out of its memory.
+        from ita_ag_oase.observability import page
+
+        body = page.render(self._told(status), self._translations, self._zone, refreshes=refreshes)
+        return Answer(body.encode(), page.headers(refreshes=refreshes))
 
     def _line(self, problem: Text | None) -> Answer:
         if problem is None:

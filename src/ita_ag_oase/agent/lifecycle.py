@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from ita_ag_oase import __version__, clock
-from ita_ag_oase.agent.connections import open_exastro, open_sources
+from ita_ag_oase.agent.connections import Encryption, open_exastro, open_sources
 from ita_ag_oase.agent.endpoints import serve_status
 from ita_ag_oase.agent.leadership import Turn, open_leadership
 from ita_ag_oase.agent.overview import Overview
@@ -100,17 +100,19 @@ class Agent:
 
     async def _work(self, store: Store, timekeeper: Timekeeper, is_at_work: Callable[[], bool]) -> None:
         """Collect and deliver until `stop` is set."""
+        encryption = Encryption(self._settings)
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(
                 open_exastro(
                     self._settings,
                     store,
+                    encryption=encryption,
                     on_secret=self._redactor.add,
                     on_date=timekeeper.note,
                     on_expiry=self._health.token_renewed,
                 )
             )
-            roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock))
+            roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock, encryption))
             delivery = Delivery(
                 store,
                 client,
@@ -153,9 +155,11 @@ class Agent:
             yield is_ours
 
     @asynccontextmanager
-    async def _open_roster(self, store: Store, client: ExastroClient, steady: SteadyClock) -> AsyncIterator[Roster]:
+    async def _open_roster(
+        self, store: Store, client: ExastroClient, steady: SteadyClock, encryption: Encryption
+    ) -> AsyncIterator[Roster]:
         settings = self._settings
-        async with open_sources(settings) as make_source:
+        async with open_sources(settings, encryption) as make_source:
 
             def make_collector(setting: CollectionSetting) -> Collector:
                 source = make_source(setting)

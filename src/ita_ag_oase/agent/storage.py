@@ -13,14 +13,14 @@ import structlog
 from ita_ag_oase import clock
 from ita_ag_oase.agent.schedule import wait_for
 from ita_ag_oase.errors import StoreDamaged, StoreUnavailable
-from ita_ag_oase.model import Claim, Term
+from ita_ag_oase.model import Claim, Journal, Term
 from ita_ag_oase.settings import Settings
 from ita_ag_oase.store.access import read_term
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.store.outbox import ENVELOPE_BYTES
 from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.store import Store
-from ita_ag_oase.store.volume import network_volume
+from ita_ag_oase.store.volume import fitting_journal, network_volume
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -128,6 +128,7 @@ async def open_store(
         storage_max_bytes=settings.storage_max_bytes,
         on_damage=on_damage,
         on_term_ended=on_term_ended,
+        journal=journal_of(settings),
     )
     await _mend(store, settings, is_at_work)
     try:
@@ -137,6 +138,12 @@ async def open_store(
         yield store
     finally:
         await _to_the_end(asyncio.to_thread(store.close))
+
+
+def journal_of(settings: Settings) -> Journal:
+    """Return the journal that STORE_JOURNAL names, or else the one that fits the volume."""
+    named = settings.store_journal
+    return fitting_journal(settings.store_path) if named == "auto" else Journal(named.upper())
 
 
 async def _mend(store: Store, settings: Settings, is_at_work: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from ita_ag_oase import clock, transport
-from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason
+from ita_ag_oase.errors import ExastroRejected, ExastroUnavailable, Reason, TermEnded
 from ita_ag_oase.exastro.auth import RefreshTokenAuth
 from ita_ag_oase.exastro.wire import SUCCESS
 from ita_ag_oase.text import Text, shorten
@@ -32,6 +32,14 @@ class _Answer(NamedTuple):
     message: str
     data: Any
     retry_after_seconds: float | None
+
+
+def require_turn(is_at_work: Callable[[], bool]) -> None:
+    """Raise TermEnded where it is another agent's turn to speak with Exastro."""
+    if not is_at_work():
+        raise TermEnded(
+            Text("the term of this agent has ended: it sends nothing to Exastro any more"), reason=Reason.TERM_ENDED
+        )
 
 
 class ExastroClient:

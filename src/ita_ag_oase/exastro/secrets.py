@@ -7,13 +7,23 @@ import base64
 import binascii
 import hashlib
 import os
+import sys
 from typing import TYPE_CHECKING
-
-from Cryptodome.Cipher import AES
-from Cryptodome.Util.Padding import pad, unpad
 
 from ita_ag_oase.errors import Reason, SettingInvalid
 from ita_ag_oase.text import Text
+
+# Where it finds cffi, which cryptography brings along, pycryptodomex calls C by that instead of by ctypes. It takes
+# far longer to load, and 1 MiB more (docs/performance.md).
+_HAS_CFFI = "cffi" in sys.modules
+try:
+    if not _HAS_CFFI:
+        sys.modules["cffi"] = None  # type: ignore[assignment]  # the import system's own sign for what is not there
+    from Cryptodome.Cipher import AES
+    from Cryptodome.Util.Padding import pad, unpad
+finally:
+    if not _HAS_CFFI:
+        del sys.modules["cffi"]
 
 if TYPE_CHECKING:
     from Cryptodome.Cipher._mode_cbc import CbcMode

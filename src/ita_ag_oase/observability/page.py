@@ -18,13 +18,12 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from ita_ag_oase.observability.panels import Times, panels, rows
+from ita_ag_oase.observability.status_server import STILL_PATH
 from ita_ag_oase.observability.verdict import Level, judge
 from ita_ag_oase.status import Status
 from ita_ag_oase.text import Text, Translations, counted
 
 REFRESH_SECONDS = 30
-# Where the same page stands still, relative to the page that refreshes itself.
-STILL_PATH = "still"
 _FOLDER = Path(__file__).parent
 STYLE = (_FOLDER / "page.css").read_text(encoding="utf-8")
 

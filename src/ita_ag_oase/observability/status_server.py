@@ -17,6 +17,8 @@ from ita_ag_oase.errors import Reason, StatusServerFailed, system_words
 from ita_ag_oase.text import Text
 
 PLAIN = "text/plain; charset=utf-8"
+# Where the status page stands still, relative to the page that refreshes itself.
+STILL_PATH = "still"
 
 _HEAD_BYTES = 16_384
 MOST_CONNECTIONS = 64

@@ -6,8 +6,6 @@ import pkgutil
 import re
 from encodings.aliases import aliases
 
-from charset_normalizer import from_bytes
-
 # Guessing takes milliseconds: a mail of a million undecodable words must not take hours.
 MAX_GUESSES = 20
 _SAMPLE_BYTES = 8_192
@@ -184,6 +182,9 @@ def _is_merely_damaged(text: str) -> bool:
 
 def _guess(raw: bytes) -> str | None:
     """Return the codec that fits best, tried on the first lines that are not ASCII."""
+    # Most mails say what they are written in, and it takes 3 MiB.
+    from charset_normalizer import from_bytes
+
     sample = _sample(raw)
     for candidates in (_LIKELY, _POSSIBLE):
         best = from_bytes(sample, cp_isolation=list(candidates)).best()

@@ -43,20 +43,27 @@ _PORT_MAX = 65_535
 
 
 class HttpClients:
-    """The kept-alive connections of all HTTP sources, in POOLS pools, and as many more for each proxy that is used."""
+    """The kept-alive connections of all HTTP sources, in POOLS pools, and as many more for each proxy that is used.
 
-    def __init__(self, *, tls: ssl.SSLContext, proxies: transport.Proxies, transport_: Any = None) -> None:
-        self._tls = tls
+    `make_tls` is called for each pool of encrypted ones.
+    """
+
+    def __init__(
+        self, *, make_tls: Callable[[], ssl.SSLContext], proxies: transport.Proxies, transport_: Any = None
+    ) -> None:
+        self._make_tls = make_tls
         self._proxies = proxies
         self._transport = transport_
-        self._clients: dict[tuple[str | None, int], httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str | None, int, bool], httpx.AsyncClient] = {}
 
     def choose(self, url: httpx.URL, own_proxy: str | None, pool: int = 0) -> httpx.AsyncClient:
         """Return a pool's client for a URL: through the setting's own proxy, else as the environment says."""
         proxy = self.proxy_for(url, own_proxy)
-        if (proxy, pool) not in self._clients:
-            self._clients[proxy, pool] = httpx.AsyncClient(
-                verify=self._tls,
+        is_encrypted = url.scheme == "https"
+        key = proxy, pool, is_encrypted
+        if key not in self._clients:
+            self._clients[key] = httpx.AsyncClient(
+                verify=self._make_tls() if is_encrypted else transport.no_tls(),
                 proxy=proxy,
                 transport=self._transport,
                 trust_env=False,
@@ -71,7 +78,7 @@ class HttpClients:
                     "User-Agent": transport.USER_AGENT,
                 },
             )
-        return self._clients[proxy, pool]
+        return self._clients[key]
 
     def proxy_for(self, url: httpx.URL, own_proxy: str | None) -> str | None:
         """Return the URL of the proxy for a URL, None for a direct connection."""

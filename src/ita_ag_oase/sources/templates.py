@@ -3,18 +3,18 @@
 The names a template sees are those of protocol section 2.4. Rendering is pure: what changes comes in as arguments.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
-
-import jinja2
-from jinja2.exceptions import SecurityError
+from typing import TYPE_CHECKING, Any
 
 from ita_ag_oase.errors import Reason, SettingInvalid, SourceUnreadable
 from ita_ag_oase.model import Cursor
-from ita_ag_oase.sources.sandbox import BUDGET, Budget, LimitReached, Sandbox
 from ita_ag_oase.text import Text, shorten, verbatim
+
+if TYPE_CHECKING:
+    from ita_ag_oase.sources.sandbox import Sandbox
 
 # Characters of a library's own words in a message.
 _WORDS = 200
@@ -23,20 +23,26 @@ _WORDS = 200
 class Template:
     """The text of one column, compiled. Raises SettingInvalid for a text that is no template, naming the column.
 
-    `may_take_long` tells that rendering could use up its whole time, so that it belongs into a thread.
+    `may_take_long` tells that rendering could use up its whole time, so that it belongs into a thread. jinja2 is loaded
+    for what it has something to do with, so that an agent with plain texts alone keeps it out of its memory.
     """
-
-    _sandbox = Sandbox()
 
     def __init__(self, text: str, *, column: str) -> None:
         self._column = column
         self._constant = None if any(mark in text for mark in ("{{", "{%", "{#")) else text
         self._uses_last_event = "EXASTRO_LAST_FETCHED_EVENT" in text
+        self.may_take_long = False
+        if self._constant is None:
+            self._compile(text)
+
+    def _compile(self, text: str) -> None:
+        import jinja2
+
         try:
-            self._compiled, self.may_take_long = self._sandbox.compile_bounded(text)
+            self._compiled, self.may_take_long = _sandbox().compile_bounded(text)
         except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as err:
             raise SettingInvalid(
-                Text("{column} is no template ({error}): mend it in Exastro", column=column, error=str(err)),
+                Text("{column} is no template ({error}): mend it in Exastro", column=self._column, error=str(err)),
                 reason=Reason.TEMPLATE,
             ) from err
 
@@ -44,8 +50,16 @@ class Template:
         """Return the text for one poll. Raises SourceUnreadable, naming the column, for a template that fails."""
         if self._constant is not None:
             return self._constant
+        return self._rendered(names.as_mapping(with_event=self._uses_last_event))
+
+    def _rendered(self, names: Mapping[str, Any]) -> str:
+        import jinja2
+        from jinja2.exceptions import SecurityError
+
+        from ita_ag_oase.sources.sandbox import BUDGET, Budget, LimitReached
+
         try:
-            return self._compiled.render({**names.as_mapping(with_event=self._uses_last_event), BUDGET: Budget()})
+            return self._compiled.render({**names, BUDGET: Budget()})
         except LimitReached as err:
             raise self._failed(err.text) from err
         except SecurityError as err:
@@ -62,6 +76,13 @@ class Template:
             Text("the template in {column} fails ({error})", column=self._column, error=why),
             reason=Reason.TEMPLATE,
         )
+
+
+@functools.cache
+def _sandbox() -> "Sandbox":
+    from ita_ag_oase.sources.sandbox import Sandbox
+
+    return Sandbox()
 
 
 class TemplateNames:

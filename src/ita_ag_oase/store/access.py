@@ -85,9 +85,19 @@ class StoreAccess:
             return list(triage.chosen(connection, choice))
 
     def pieces(self, choice: GroupChoice) -> Generator[tuple[OutboxGroup, bytes], None, None]:
-        """Return the pieces of the groups that are meant one by one, all as they are at the first."""
-        with self._snapshot() as connection:
-            yield from triage.pieces(connection, choice)
+        """Return the pieces of the groups that are meant one by one, all as they are at the first.
+
+        Without a WAL, where a reader keeps the agent from writing, as each is when its turn comes, without those that
+        are gone or another by then.
+        """
+        if self._has_wal():
+            with self._snapshot() as connection:
+                yield from triage.pieces(connection, choice)
+            return
+        for group in self.groups(choice):
+            with self._snapshot() as connection:
+                found = list(triage.pieces_of(connection, group, choice))
+            yield from found
 
     def retry(self, choice: GroupChoice, now: int) -> Tally:
         """Have parked groups offered again; return how many. The daemon finds them within EXECUTE_INTERVAL."""
@@ -131,6 +141,10 @@ class StoreAccess:
         """Return how much of the file is in use and how much is not."""
         with self._snapshot() as connection:
             return registry.sizes(connection)
+
+    def _has_wal(self) -> bool:
+        with translated(self._path):
+            return bool(self._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",))
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable, TermEnded
-from ita_ag_oase.model import Claim, Term
+from ita_ag_oase.model import Claim, Journal, Term
 from ita_ag_oase.store import schema, terms
 from ita_ag_oase.store.schema import Opener
 from ita_ag_oase.store.terms import Fence
@@ -130,7 +130,8 @@ class Database:
 
     A job that fails is rolled back alone. Nothing is acknowledged before its transaction is on disk. `on_damage` is
     called in the thread where a job meets damage in the file, `on_term_ended` once, where the term that was begun here
-    has ended; from then on every job is refused with TermEnded. `opener` is what opens the file.
+    has ended; from then on every job is refused with TermEnded. `journal` is how changes are made safe, and `opener`
+    what opens the file.
     """
 
     def __init__(
@@ -139,12 +140,15 @@ class Database:
         *,
         on_damage: Callable[[StoreDamaged], None] = lambda _: None,
         on_term_ended: Callable[[TermEnded], None] = lambda _: None,
+        journal: Journal = Journal.WAL,
         opener: Opener = sqlite3.connect,
     ) -> None:
         self._path = path
+        self._journal = journal
         self._on_damage = on_damage
         self._on_term_ended = on_term_ended
         self._fence: Fence | None = None
+        self._file: terms.Identity | None = None
         self._ended: TermEnded | None = None
         self._opener = opener
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -177,15 +181,15 @@ class Database:
         except TermEnded as err:
             self._end(err)
             raise
-        with translated(self._path):
-            self._fence = Fence(self._path, term)
+        self._fence = Fence(self._path, term, self._file)
         return term
 
     async def empty_log(self) -> None:
         """Move what the write-ahead log holds into the file, and give its space back where nobody reads from it now.
 
-        Left to itself, SQLite keeps the log at its size and uses it again. Raises as `run` does, so also where the file
-        has no space to take what is in the log.
+        Left to itself, SQLite keeps the log at its size and uses it again. The other journal is empty between two
+        transactions, and nothing happens to it. Raises as `run` does, so also where the file has no space to take what
+        is in the log.
         """
         emptied: Future[None] = Future()
         self._log_to_be_emptied.append(emptied)
@@ -203,7 +207,8 @@ class Database:
             return
         try:
             with translated(self._path):
-                connection = schema.connect(self._path, opener=self._opener)
+                connection = schema.connect(self._path, journal_mode=self._journal, opener=self._opener)
+                self._file = terms.identity(self._path)
         except BaseException as err:  # noqa: BLE001 - handed to the caller of open()
             self._opened.set_exception(err)
             return

@@ -1,5 +1,6 @@
 """Finds out at start whether the store is damaged; a damaged one is set aside, and a new one gets what can be read."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -71,6 +72,9 @@ def _damage(path: Path) -> Text | None:
     """Return what is wrong with a file, or None."""
     if not path.is_file():
         return Text("it is no file")
+    if _undo_half_done(path) and not path.stat().st_size:
+        # The very first transaction was not committed.
+        return None
     if not _has_sound_header(path):
         return Text("its header is damaged, or it is no database")
     try:
@@ -84,6 +88,17 @@ def _damage(path: Path) -> Text | None:
     except UnicodeDecodeError:
         # What SQLite says of damage may hold damaged text itself.
         return Text("its text is damaged")
+
+
+def _undo_half_done(path: Path) -> bool:
+    """Whether a kill in the middle of a commit left a journal: then SQLite undoes that, before anyone looks."""
+    journal = _beside(path, "-journal")
+    if not journal.is_file() or not journal.stat().st_size:
+        return False
+    # What stands in the way is met again when the file is looked at.
+    with contextlib.suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return True
 
 
 def _finding(connection: sqlite3.Connection) -> Text | None:

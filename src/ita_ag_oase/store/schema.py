@@ -1,6 +1,7 @@
 """The tables of the store: made and migrated by numbered scripts, told apart by `user_version`."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib import resources
@@ -20,6 +21,8 @@ Opener = Callable[..., sqlite3.Connection]
 # Under this name stands the number of the schema and the version of the agent that made it.
 MAKER = "schema"
 _LOCK_TIMEOUT_SECONDS = 10
+_LEAVING_WAL_STEP_SECONDS = 0.1
+_LEAVING_WAL_TRIES = 100
 
 
 class Maker(msgspec.Struct):
@@ -41,7 +44,7 @@ def connect(path: Path, *, journal_mode: str = "WAL", opener: Opener = sqlite3.c
         # These work only before the first table exists; later they are harmless.
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        _set_journal(connection, journal_mode)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 16777216")
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -50,6 +53,26 @@ def connect(path: Path, *, journal_mode: str = "WAL", opener: Opener = sqlite3.c
         connection.close()
         raise
     return connection
+
+
+def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
+    """Have a store make its changes safe in a certain way from now on, whatever it did before.
+
+    A kill in between leaves the one or the other.
+    """
+    (before,) = connection.execute("PRAGMA journal_mode").fetchone()
+    left = _LEAVING_WAL_TRIES if before == "wal" else 1
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {mode}")
+        except sqlite3.OperationalError as err:
+            left -= 1
+            if err.sqlite_errorcode != sqlite3.SQLITE_BUSY or not left:
+                raise
+            # To leave the WAL SQLite must have the file alone, and does not wait for that itself.
+            time.sleep(_LEAVING_WAL_STEP_SECONDS)
+        else:
+            return
 
 
 def connect_to_existing(path: Path) -> sqlite3.Connection:

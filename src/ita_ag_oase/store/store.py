@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable, TermEnded
-from ita_ag_oase.model import Batch, Claim, Collection, Cursor, Repair, Saved, Settlement, TakeOver, Term
+from ita_ag_oase.model import Batch, Claim, Collection, Cursor, Journal, Repair, Saved, Settlement, TakeOver, Term
 from ita_ag_oase.store import history, legacy, outbox, registry, repair, saving, terms
 from ita_ag_oase.store.database import Database, Work, no_space, translated
 from ita_ag_oase.store.outbox import BatchLimits
@@ -28,7 +28,7 @@ _MORE_ROOM_BYTES = 1_048_576
 _FULL_SECONDS = 20.0
 # A delivery is not kept waiting for longer than some hundred megabytes take.
 _GIVE_BACK_TURNS = 50
-# What of a transaction may not have reached the WAL yet (SQLite's cache), twice: there and in the file.
+# What of a transaction may not have reached the WAL or the file yet (SQLite's cache), twice: there and in the file.
 _CACHED_BYTES = 4 * 1_048_576
 
 
@@ -37,8 +37,8 @@ class Store:
 
     Every coroutine raises StoreUnavailable where the disk is full, locked or fails, and StoreDamaged where the file is.
     In the latter case `damage` is set and `on_damage` called: only `mend`, at the next start, can help. Once a term was
-    begun, they raise TermEnded after its end: then `term_ended` is set and `on_term_ended` called, once. `opener` is
-    what opens the file.
+    begun, they raise TermEnded after its end: then `term_ended` is set and `on_term_ended` called, once. `journal` is
+    how changes are made safe, and `opener` what opens the file.
     """
 
     def __init__(
@@ -49,11 +49,17 @@ class Store:
         storage_max_bytes: int,
         on_damage: Callable[[], None] = lambda: None,
         on_term_ended: Callable[[], None] = lambda: None,
+        journal: Journal = Journal.WAL,
         opener: Opener = sqlite3.connect,
     ) -> None:
         self._path = path
         self._make_database = functools.partial(
-            Database, path, on_damage=self._note_damage, on_term_ended=self._note_end, opener=opener
+            Database,
+            path,
+            on_damage=self._note_damage,
+            on_term_ended=self._note_end,
+            journal=journal,
+            opener=opener,
         )
         self._database = self._make_database()
         self._loop: asyncio.AbstractEventLoop
@@ -205,7 +211,8 @@ class Store:
             # Delivery has come to need it since the poll began: what is free now is not for new events.
             raise no_space(self._path)
         saved, sizes = saving.save(connection, collection, self._limits), registry.sizes(connection)
-        # The WAL can be emptied, and used again, only where the file can grow by what is in it.
+        # The WAL can be emptied, and used again, only where the file can grow by what is in it. With the other journal
+        # this is what the file has still to grow by at the commit.
         growth = sizes.used_bytes + sizes.free_bytes - self._path.stat().st_size
         if growth + _CACHED_BYTES > free_bytes(self._path):
             raise no_space(self._path)

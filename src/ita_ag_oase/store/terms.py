@@ -11,6 +11,8 @@ from ita_ag_oase.model import Claim, Term
 from ita_ag_oase.store import columns
 from ita_ag_oase.text import Text
 
+Identity = tuple[int, int]
+
 # Under this name the term stands once more, in case that the table is damaged: its number must not fall.
 _COPY = "term"
 
@@ -61,13 +63,13 @@ def copy_in(connection: sqlite3.Connection) -> Term | None:
 
 
 class Fence:
-    """Keeps out of a store who had a term there before the present one."""
+    """Keeps out of a store who had a term there before the present one. `file` is the one that was opened."""
 
-    def __init__(self, path: Path, term: Term) -> None:
+    def __init__(self, path: Path, term: Term, file: Identity | None) -> None:
         self._path = path
         self._number = term.number
         # With the lock alone nobody mends the file beside us.
-        self._file = _identity(path) if term.guard else None
+        self._file = file if term.guard else None
 
     def check(self, connection: sqlite3.Connection) -> None:
         """Raise TermEnded where another term has begun, here or in a file that has come in the place of this one.
@@ -79,11 +81,12 @@ class Fence:
             after = stored(connection)
             raise _passed_over(self._number, after) if after else lost(self._path)
         # By its name: to open and close the file would give SQLite's locks on it free (fcntl(2)).
-        if self._file is not None and _identity(self._path) != self._file:
+        if self._file is not None and identity(self._path) != self._file:
             raise lost(self._path)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> Identity | None:
+    """Return what tells a file from another one that comes in its place; None where there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:

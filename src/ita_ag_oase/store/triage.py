@@ -41,13 +41,14 @@ def summary(connection: sqlite3.Connection) -> list[OutboxSummary]:
     return [OutboxSummary(name, GroupState(state), *rest) for name, state, *rest in rows]
 
 
-def chosen(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[OutboxGroup]:
-    """Return the groups that are meant, the oldest key first, those without one last."""
+def chosen(connection: sqlite3.Connection, choice: GroupChoice, number: int | None = None) -> Iterator[OutboxGroup]:
+    """Return the groups that are meant, the oldest key first, those without one last. Of `number` only, where given."""
     rows = connection.execute(
         f"SELECT g.number, {_NAME}, {_KEY}, CAST(g.agent_name AS TEXT), {STATE}, {_REASON}, {_PARKED_TIME}, {_SINCE},"
         f" {_EVENTS}, {_BYTES}{_FROM} WHERE coalesce(s.name = ?, 1) AND coalesce(instr({_REASON}, ?), ?)"
+        f" AND {'g.number = ?' if number is not None else '? IS NULL'}"
         " ORDER BY g.key IS NULL, g.key, g.poll, g.first_event",
-        (choice.setting_name, choice.reason, choice.reason is None),
+        (choice.setting_name, choice.reason, choice.reason is None, number),
     )
     for number, name, fetched_time, agent_name, state, *rest in rows:
         group = OutboxGroup(number, GroupKey(name, fetched_time), agent_name, GroupState(state), *rest)
@@ -57,11 +58,23 @@ def chosen(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[Outb
 
 def pieces(connection: sqlite3.Connection, choice: GroupChoice) -> Iterator[tuple[OutboxGroup, bytes]]:
     """Return the pieces of the groups that are meant, each with its group; an empty one for a group that has none."""
-    query = f"SELECT {PIECE_COLUMNS} FROM pieces WHERE group_number = ? ORDER BY id"  # noqa: S608 - our own names
     for group in chosen(connection, choice):
-        rows = connection.execute(query, (group.number,))
-        for _, events, _ in itertools.chain([rows.fetchone() or (0, b"", None)], rows):
-            yield group, events
+        yield from _pieces(connection, group)
+
+
+def pieces_of(
+    connection: sqlite3.Connection, group: OutboxGroup, choice: GroupChoice
+) -> Iterator[tuple[OutboxGroup, bytes]]:
+    """Return the pieces of a group that was chosen a while ago; nothing where it is gone, or no longer what it was."""
+    if group in chosen(connection, choice, group.number):
+        yield from _pieces(connection, group)
+
+
+def _pieces(connection: sqlite3.Connection, group: OutboxGroup) -> Iterator[tuple[OutboxGroup, bytes]]:
+    query = f"SELECT {PIECE_COLUMNS} FROM pieces WHERE group_number = ? ORDER BY id"  # noqa: S608 - our own names
+    rows = connection.execute(query, (group.number,))
+    for _, events, _ in itertools.chain([rows.fetchone() or (0, b"", None)], rows):
+        yield group, events
 
 
 def retry(connection: sqlite3.Connection, choice: GroupChoice, now: int) -> Tally:

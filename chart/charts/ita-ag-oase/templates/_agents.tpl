@@ -2,6 +2,7 @@
 The agents with everything decided, as a JSON list, so that each object is written from the same facts. Of each:
 
   index                  where it stands in the list
+  place                  where it stands among those of its pod
   name                   of its container and objects
   image, pullPolicy
   params, secret         its variables, as texts
@@ -15,13 +16,15 @@ The agents with everything decided, as a JSON list, so that each object is writt
 {{- $names := include "ita-ag-oase.agentNames" . | fromJsonArray -}}
 {{- range $index, $given := .Values.agents -}}
 {{-   $image := include "ita-ag-oase.image" (dict "root" $ "image" ($given.image | default dict)) | fromJson -}}
-{{-   $facts := dict "root" $ "index" $index "agent" $given "name" (index $names $index) -}}
+{{-   $place := ternary 0 $index (eq (include "ita-ag-oase.isSpread" $) "true") -}}
+{{-   $facts := dict "root" $ "index" $index "place" $place "agent" $given "name" (index $names $index) -}}
 {{-   $variables := include "ita-ag-oase.variables" $facts | fromJson -}}
 {{-   $effective := merge (dict) $variables.secret $variables.params -}}
 {{-   $port := $effective.STATUS_PORT | default "9879" | int -}}
 {{-   $isReachable := not (regexMatch "^(127[.].*|::1)$" ($effective.STATUS_ADDRESS | default "127.0.0.1")) -}}
 {{-   $agents = append $agents (dict
         "index" $index
+        "place" $place
         "name" (index $names $index)
         "image" $image.name
         "pullPolicy" $image.pullPolicy
@@ -115,7 +118,7 @@ where the store outlives the pod; where it does not, each pod is a new agent to 
 */}}
 {{- define "ita-ag-oase.ownVariables" -}}
 {{- $paths := include "ita-ag-oase.paths" .root | fromJson -}}
-{{- $own := dict "STATUS_ADDRESS" "0.0.0.0" "STATUS_PORT" (toString (add 9879 .index)) -}}
+{{- $own := dict "STATUS_ADDRESS" "0.0.0.0" "STATUS_PORT" (toString (add 9879 .place)) -}}
 {{- if include "ita-ag-oase.isKept" .root -}}
 {{-   $_ := set $own "AGENT_ID" (printf "%s.%s" .name .root.Release.Namespace) -}}
 {{- end -}}

@@ -35,21 +35,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{ printf "%s-check" (include "ita-ag-oase.name" . | trunc 57 | trimSuffix "-") }}
 {{- end -}}
 
-{{- define "ita-ag-oase.claimName" -}}
-pvc-{{ include "ita-ag-oase.name" . }}
-{{- end -}}
-
-{{- define "ita-ag-oase.serviceAccountName" -}}
-{{- $account := .Values.serviceAccount | default dict -}}
-{{- if $account.name -}}
-{{- $account.name -}}
-{{- else if eq (toString $account.create) "true" -}}
-{{- include "ita-ag-oase.name" . -}}
-{{- else -}}
-default
-{{- end -}}
-{{- end -}}
-
 {{/*
 A value as text, to the letter. Helm reads numbers as floating point, which would come out as 1.23e+09; JSON writes them
 in full. Beyond 2^53 digits are lost before any template sees them.

@@ -2,21 +2,43 @@
 
 {{- define "ita-ag-oase.notes" -}}
 {{- $name := include "ita-ag-oase.name" . -}}
+{{- $selector := printf "app.kubernetes.io/instance=%s,app.kubernetes.io/name=%s" .Release.Name $name -}}
+{{- $isDoubled := include "ita-ag-oase.isDoubled" . -}}
 {{- $agents := include "ita-ag-oase.agents" . | fromJsonArray -}}
-OASE agent {{ .Chart.AppVersion }}: deployment {{ $name }} with {{ len $agents }} agent{{ if gt (len $agents) 1 }}s{{ end }}.
+{{- $deployments := include "ita-ag-oase.deployments" . | fromJsonArray -}}
+OASE agent {{ .Chart.AppVersion }}: {{ if include "ita-ag-oase.isSpread" . -}}
+{{ len $deployments }} deployment{{ if gt (len $deployments) 1 }}s with an agent each{{ else }} with an agent{{ end }}
+{{- else -}}
+deployment {{ $name }} with {{ len $agents }} agent{{ if gt (len $agents) 1 }}s{{ end }}
+{{- end }}
+{{- if $isDoubled }},{{ if gt (len $agents) 1 }} each{{ end }} at work in one of {{ include "ita-ag-oase.replicas" . }} pods{{ end }}.
 
 Is it running?
-  kubectl get pods --namespace {{ .Release.Namespace }} --selector app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/name={{ $name }}
+  kubectl get pods --namespace {{ .Release.Namespace }} --selector {{ $selector }}
+{{- if $isDoubled }}
+Which pod works?
+{{- range $agents }}
+  kubectl get lease --namespace {{ $.Release.Namespace }} {{ .name }}
+{{- end }}
+{{- end }}
 Can it reach Exastro and its sources?
   helm test {{ .Release.Name }} --namespace {{ .Release.Namespace }} --logs
 What does it say?
-{{- range $agents }}
-  kubectl logs --namespace {{ $.Release.Namespace }} deployment/{{ $name }} --container {{ .name }}
+{{- range $deployment := $deployments }}
+{{- range .agents }}
+{{- if $isDoubled }}
+  kubectl logs --namespace {{ $.Release.Namespace }} --selector {{ $selector }} --container {{ .name }} --prefix --tail 100
+{{- else }}
+  kubectl logs --namespace {{ $.Release.Namespace }} deployment/{{ $deployment.name }} --container {{ .name }}
 {{- end }}
-{{- range $agents }}
+{{- end }}
+{{- end }}
+{{- range $deployment := $deployments }}
+{{- range .agents }}
 {{- if .isWatched }}
 The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
-  kubectl port-forward --namespace {{ $.Release.Namespace }} deployment/{{ $name }} {{ int .port }}:{{ int .port }}
+  kubectl port-forward --namespace {{ $.Release.Namespace }} deployment/{{ $deployment.name }} {{ int .port }}:{{ int .port }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -24,21 +46,26 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{/* The warnings, as a JSON list of sentences. */}}
 {{- define "ita-ag-oase.warnings" -}}
 {{- $warnings := list -}}
+{{- range $deployment := include "ita-ag-oase.deployments" . | fromJsonArray -}}
 {{- $ports := list -}}
-{{- range $agent := include "ita-ag-oase.agents" . | fromJsonArray -}}
+{{- range $agent := $deployment.agents -}}
 {{-   $facts := dict "root" $ "agent" $agent "given" (index $.Values.agents (int $agent.index)) -}}
 {{-   $warnings = concat $warnings
         (include "ita-ag-oase.configurationWarnings" $facts | fromJsonArray)
         (include "ita-ag-oase.credentialWarnings" $facts | fromJsonArray)
-        (include "ita-ag-oase.watchingWarnings" $facts | fromJsonArray) -}}
+        (include "ita-ag-oase.watchingWarnings" $facts | fromJsonArray)
+        (include "ita-ag-oase.spreadingWarnings" $facts | fromJsonArray)
+        (include "ita-ag-oase.electionWarnings" $facts | fromJsonArray) -}}
 {{-   if and $agent.port (has $agent.port $ports) -}}
 {{-     $warnings = append $warnings (printf
         "agents[%d]: another agent of the pod has STATUS_PORT %d too: write another number" (int $agent.index) (int $agent.port)) -}}
 {{-   end -}}
 {{-   $ports = append $ports $agent.port -}}
 {{- end -}}
+{{- end -}}
 {{- $warnings = concat $warnings
       (include "ita-ag-oase.storageWarnings" . | fromJsonArray)
+      (include "ita-ag-oase.standbyWarnings" . | fromJsonArray)
       (include "ita-ag-oase.metricsWarnings" . | fromJsonArray)
       (include "ita-ag-oase.unusedWarnings" . | fromJsonArray)
       (include "ita-ag-oase.unknownWarnings" . | fromJsonArray) -}}
@@ -102,6 +129,30 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- toJson $warnings -}}
 {{- end -}}
 
+{{/* What is said of the claim of an agent's own where there is none. */}}
+{{- define "ita-ag-oase.spreadingWarnings" -}}
+{{- $warnings := list -}}
+{{- if and .given.persistence (not (include "ita-ag-oase.isSpread" .root)) -}}
+{{-   $warnings = append $warnings (printf
+        "agents[%d].persistence has no effect, since the agents share a pod and its volume: write persistence, or layout pod-per-agent" (int .agent.index)) -}}
+{{- end -}}
+{{- toJson $warnings -}}
+{{- end -}}
+
+{{/* Variables of the election, which stand behind those of the chart. */}}
+{{- define "ita-ag-oase.electionWarnings" -}}
+{{- $warnings := list -}}
+{{- if include "ita-ag-oase.isDoubled" .root -}}
+{{-   range $variable := list "LEADER_ELECTION" "LEASE_NAME" "LEASE_NAMESPACE" "POD_NAME" -}}
+{{-     if or (hasKey $.agent.params $variable) (hasKey $.agent.secret $variable) -}}
+{{-       $warnings = append $warnings (printf
+          "agents[%d]: %s has no effect with highAvailability, which sets it itself: leave it out" (int $.agent.index) $variable) -}}
+{{-     end -}}
+{{-   end -}}
+{{- end -}}
+{{- toJson $warnings -}}
+{{- end -}}
+
 {{- define "ita-ag-oase.storageWarnings" -}}
 {{- $warnings := list -}}
 {{- $persistence := .Values.persistence | default dict -}}
@@ -111,8 +162,36 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- if and (not $persistence.selector) (ne (empty $persistence.matchLabels) (empty $persistence.matchExpressions)) -}}
 {{-   $warnings = append $warnings "persistence.matchLabels and matchExpressions are heeded only together, since an existing claim cannot be changed: for a new claim write persistence.selector, or use claimRef in the volume or persistence.volumeName" -}}
 {{- end -}}
-{{- if gt (.Values.replicas | default 1 | int) 1 -}}
-{{-   $warnings = append $warnings "replicas is more than 1: one pod works, the others wait for its store. To share the work, divide the settings among several agents" -}}
+{{- if and (gt (.Values.replicas | default 1 | int) 1) (not (include "ita-ag-oase.isDoubled" .)) -}}
+{{-   $warnings = append $warnings "replicas is more than 1: one pod works, the others wait for its store. To have one stand by on another node, turn highAvailability.enabled on; to share the work, divide the settings among several agents" -}}
+{{- end -}}
+{{- toJson $warnings -}}
+{{- end -}}
+
+{{/* What keeps a pod that stands by from taking over. */}}
+{{- define "ita-ag-oase.standbyWarnings" -}}
+{{- $warnings := list -}}
+{{- if include "ita-ag-oase.isDoubled" . -}}
+{{-   $claims := list -}}
+{{-   range $deployment := include "ita-ag-oase.deployments" . | fromJsonArray -}}
+{{-     if not $deployment.isClaimMade -}}
+{{-       $claims = append $claims $deployment.claim -}}
+{{-     end -}}
+{{-   end -}}
+{{-   range $claim := uniq $claims -}}
+{{-     $warnings = append $warnings (printf
+        "highAvailability: whether two nodes can use the claim %s at once cannot be told from here: its access mode must be ReadWriteMany" $claim) -}}
+{{-   end -}}
+{{-   if eq (include "ita-ag-oase.replicas" .) "1" -}}
+{{-     $warnings = append $warnings "replicas is 1, so that no pod stands by: leave it out, or turn highAvailability.enabled off" -}}
+{{-   end -}}
+{{-   if eq ((.Values.updateStrategy | default dict).type | default "RollingUpdate") "Recreate" -}}
+{{-     $warnings = append $warnings "updateStrategy.type is Recreate, so that an update ends all pods at once: leave it out, so that one goes on" -}}
+{{-   end -}}
+{{-   $policy := .Values.networkPolicy | default dict -}}
+{{-   if and $policy.enabled $policy.egress -}}
+{{-     $warnings = append $warnings "networkPolicy.egress: with highAvailability the agents go to the Kubernetes API, too: let them, or none of them will work" -}}
+{{-   end -}}
 {{- end -}}
 {{- toJson $warnings -}}
 {{- end -}}
@@ -183,16 +262,17 @@ The status page of {{ .name }}, at http://127.0.0.1:{{ int .port }}/:
 {{- define "ita-ag-oase.knownKeys" -}}
 root: [
   affinity, agents, automountServiceAccountToken, caBundle, enableServiceLinks, enabled, extraEnvFrom, extraObjects,
-  extraVolumeMounts, extraVolumes, fullnameOverride, global, imagePullSecrets, ingress, initContainerImage, metrics,
-  nameOverride, networkPolicy, nodeFailureSeconds, nodeSelector, persistence, podAnnotations, podDisruptionBudget,
-  podLabels, podSecurityContext, priorityClassName, probes, replicas, scratch, securityContext, service, serviceAccount,
-  terminationGracePeriodSeconds, tolerations, topologySpreadConstraints, updateStrategy, volumePermissions,
+  extraVolumeMounts, extraVolumes, fullnameOverride, global, highAvailability, imagePullSecrets, ingress,
+  initContainerImage, layout, metrics, nameOverride, networkPolicy, nodeFailureSeconds, nodeSelector, persistence,
+  podAnnotations, podDisruptionBudget, podLabels, podSecurityContext, priorityClassName, probes, replicas, scratch,
+  securityContext, service, serviceAccount, terminationGracePeriodSeconds, tolerations, topologySpreadConstraints,
+  updateStrategy, volumePermissions,
 ]
-agent: [existingSecret, extraEnv, image, resources, secret, secretFiles]
+agent: [existingSecret, extraEnv, image, persistence, resources, secret, secretFiles]
 image: [digest, pullPolicy, repository, tag]
 persistence: [
-  accessMode, annotations, enabled, keep, matchExpressions, matchLabels, mountPath, reinstall, selector, size,
-  storageClass, volumeName, volumeType,
+  accessMode, annotations, enabled, existingClaim, keep, matchExpressions, matchLabels, mountPath, reinstall, selector,
+  size, storageClass, volumeName, volumeType,
 ]
 serviceAccount: [annotations, create, name]
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* What the agents' pod and the pods of `helm test` share. They take {root, agent}. */}}
+{{/* What the agents' pods and the pods of `helm test` share. They take {root, deployment, agent}. */}}
 
 {{/* Where an agent's variables come from; later ones win. */}}
 {{- define "ita-ag-oase.envFrom" -}}
@@ -15,17 +15,38 @@
 {{- end }}
 {{- end -}}
 
+{{/*
+How an agent takes part in the election, if there is one. These stand before what was written: the Role is about the
+Lease of this name alone.
+*/}}
+{{- define "ita-ag-oase.env" -}}
+{{- if include "ita-ag-oase.isDoubled" .root -}}
+- name: LEADER_ELECTION
+  value: lease
+- name: LEASE_NAME
+  value: {{ .agent.name | quote }}
+- name: LEASE_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- end -}}
+{{- end -}}
+
 {{- define "ita-ag-oase.volumeMounts" -}}
 {{- $paths := include "ita-ag-oase.paths" .root | fromJson -}}
-{{- $index := int .agent.index -}}
+{{- $place := int .agent.place -}}
 - name: storage
   mountPath: {{ $paths.storage | quote }}
-- name: home-{{ $index }}
+- name: home-{{ $place }}
   mountPath: {{ $paths.home | quote }}
-- name: tmp-{{ $index }}
+- name: tmp-{{ $place }}
   mountPath: {{ $paths.tmp | quote }}
 {{- if .agent.secretFiles }}
-- name: secrets-{{ $index }}
+- name: secrets-{{ $place }}
   mountPath: /etc/exastro/secrets
   readOnly: true
 {{- end }}
@@ -44,15 +65,15 @@
 {{/* The volumes of one agent alone: two agents of a pod must not see each other's files. */}}
 {{- define "ita-ag-oase.ownVolumes" -}}
 {{- $scratch := .root.Values.scratch | default dict -}}
-{{- $index := int .agent.index -}}
-- name: home-{{ $index }}
+{{- $place := int .agent.place -}}
+- name: home-{{ $place }}
   emptyDir:
     sizeLimit: {{ $scratch.homeSizeLimit | default "16Mi" | quote }}
-- name: tmp-{{ $index }}
+- name: tmp-{{ $place }}
   emptyDir:
     sizeLimit: {{ $scratch.tmpSizeLimit | default "256Mi" | quote }}
 {{- with .agent.secretFiles }}
-- name: secrets-{{ $index }}
+- name: secrets-{{ $place }}
   projected:
     sources:
       {{- range $variable, $file := . }}
@@ -65,17 +86,17 @@
 {{- end }}
 {{- end -}}
 
-{{/* The volumes of all agents together. Takes the root alone. */}}
+{{/* The volumes of all agents of a pod together. Takes {root, deployment}. */}}
 {{- define "ita-ag-oase.sharedVolumes" -}}
 - name: storage
-{{- if include "ita-ag-oase.isKept" . }}
+{{- if .deployment.claim }}
   persistentVolumeClaim:
-    claimName: {{ include "ita-ag-oase.claimName" . | quote }}
+    claimName: {{ .deployment.claim | quote }}
 {{- else }}
   emptyDir:
-    sizeLimit: {{ (.Values.persistence | default dict).size | default "10Gi" | quote }}
+    sizeLimit: {{ (.root.Values.persistence | default dict).size | default "10Gi" | quote }}
 {{- end }}
-{{- with .Values.caBundle }}
+{{- with .root.Values.caBundle }}
 {{- if .secret }}
 - name: ca-bundle
   secret:
@@ -88,28 +109,32 @@
     items: [{key: {{ .key | default "ca.crt" | quote }}, path: ca.crt}]
 {{- end }}
 {{- end }}
-{{- with .Values.extraVolumes }}
+{{- with .root.Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{/* What both kinds of pod have in their spec besides containers and volumes. Takes the root alone. */}}
+{{/*
+What both kinds of pod have in their spec besides containers and volumes. Takes {root, deployment}. The token is for the
+election alone; that it is mounted is said here, so that no other pod of the account gets it.
+*/}}
 {{- define "ita-ag-oase.podSpec" -}}
-serviceAccountName: {{ include "ita-ag-oase.serviceAccountName" . | quote }}
-automountServiceAccountToken: {{ .Values.automountServiceAccountToken | default false }}
-enableServiceLinks: {{ .Values.enableServiceLinks | default false }}
-{{- with .Values.imagePullSecrets }}
+{{- $isDoubled := eq (include "ita-ag-oase.isDoubled" .root) "true" -}}
+serviceAccountName: {{ .deployment.account | quote }}
+automountServiceAccountToken: {{ or $isDoubled .root.Values.automountServiceAccountToken | default false }}
+enableServiceLinks: {{ .root.Values.enableServiceLinks | default false }}
+{{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.podSecurityContext }}
+{{- with .root.Values.podSecurityContext }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.priorityClassName }}
+{{- with .root.Values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
-{{- with .Values.nodeSelector }}
+{{- with .root.Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
