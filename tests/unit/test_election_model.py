@@ -68,7 +68,7 @@ class Store:
     def begin(self, identity: str, number: int) -> Fence:
         claim = Claim(holder=identity, guard=GUARD, number=number)
         with schema.transaction(self._connection):
-            return Fence(self._path, terms.begin(self._connection, claim, 0))
+            return Fence(self._path, terms.begin(self._connection, claim, 0), terms.identity(self._path))
 
     def write(self, fence: Fence, identity: str, number: int) -> None:
         with schema.transaction(self._connection):
