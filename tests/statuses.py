@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from ita_ag_oase.model import Ledger
 from ita_ag_oase.status import (
+    ElectionStatus,
     ExastroStatus,
     OutboxStatus,
     Phase,
@@ -189,6 +190,38 @@ STARTING = replace(
     ledger_imbalance=None,
 )
 
+NOT_RENEWED = trouble(
+    Text(
+        "the Kubernetes API at {url}: {words}",
+        url="https://10.96.0.1:443",
+        words=Text("no answer in time: check the host, the port and what lies between"),
+    ),
+    code="AGT-10001",
+    seconds=40.0,
+)
+ELECTION = ElectionStatus(
+    lease="monitoring/oase-agent",
+    identity="oase-agent-6f7c-x2v9q_5d1c0a7e",
+    holder="oase-agent-6f7c-x2v9q_5d1c0a7e",
+    since=NOW - 3 * DAY,
+    term=7,
+    trouble=None,
+    is_working=True,
+)
+LEADING = replace(HEALTHY, election=ELECTION)
+STANDBY = replace(
+    STARTING,
+    phase=Phase.STANDBY,
+    is_ready=True,
+    started=NOW - 2 * DAY,
+    election=replace(ELECTION, identity="oase-agent-6f7c-k8mzd_b06f2c11", term=None),
+)
+CUT_OFF = replace(
+    STANDBY,
+    election=replace(
+        ELECTION, identity="oase-agent-6f7c-k8mzd_b06f2c11", term=None, is_working=False, trouble=NOT_RENEWED
+    ),
+)
 
 # What names can be: as long as Exastro allows, without a place to break, and full of what HTML or a line of text is
 # steered by.
@@ -237,6 +270,9 @@ STATES = {
     "backlog": BACKLOG,
     "parked": PARKED,
     "starting": STARTING,
+    "leading": LEADING,
+    "standby": STANDBY,
+    "cut-off": CUT_OFF,
     "mixed": MIXED,
     "one-source": many(1),
     "fifty-sources": many(50),

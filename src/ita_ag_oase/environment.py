@@ -33,6 +33,10 @@ _IDENTITY = re.compile(r"[a-zA-Z0-9_-]{1,36}")
 _HOST = re.compile(r"[\w.:-]+")
 _FILE_NAME_BYTES = 200
 _DAY_SECONDS = 86_400
+# As Kubernetes has them: RFC 1123.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_LONGEST_LEASE_SECONDS = 3_600
 
 
 def _url(value: str) -> str:
@@ -160,7 +164,87 @@ def _secret_in(file: Path | None) -> str | None:
         raise ValueError(problem) from None
 
 
+def _seconds(value: Any) -> Any:
+    if isinstance(value, float):
+        return value
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", str(value).strip()):
+        raise ValueError(Text("is {given!r}; write a number of seconds, such as 2 or 0.5", given=value))
+    return float(value)
+
+
+def _kind_of_election(value: Any) -> Any:
+    kinds = ("off", "lease")
+    kind = str(value).strip().lower()
+    if kind not in kinds:
+        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(kinds)))
+    return kind
+
+
+def _is_elected(info: ValidationInfo) -> bool:
+    return bool(info.data.get("leader_election") == "lease")
+
+
+def _lease_name(value: str | None, info: ValidationInfo) -> str | None:
+    if _is_elected(info) and not _SUBDOMAIN.fullmatch(value or ""):
+        raise ValueError(Text("must name the Lease for LEADER_ELECTION=lease; write the name of one that there is"))
+    return value
+
+
+def _lease_namespace(value: str | None, info: ValidationInfo) -> str | None:
+    if not _is_elected(info) or "lease_credentials" not in info.data:
+        return value
+    file = info.data["lease_credentials"] / "namespace"
+    if value is None:
+        try:
+            value = file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            problem = Text("is missing, and {file} cannot be read; write the namespace of the Lease", file=file)
+            raise ValueError(problem) from None
+    if not _LABEL.fullmatch(value):
+        raise ValueError(Text("is {given!r}, which names no namespace; write that of the Lease", given=value))
+    return value
+
+
+def _api_host(value: str | None, info: ValidationInfo) -> str | None:
+    if _is_elected(info) and not _HOST.fullmatch(value or ""):
+        raise ValueError(
+            Text(
+                "is not set, as Kubernetes does in every pod; set LEADER_ELECTION=off outside of Kubernetes, where the "
+                "lock on the store keeps a second agent away"
+            )
+        )
+    return value
+
+
+def _api_port(value: str, info: ValidationInfo) -> str:
+    if _is_elected(info) and not re.fullmatch(r"\d{1,5}", value):
+        raise ValueError(Text("is {given!r}; write the number of the API server's port", given=value))
+    return value
+
+
+def _lease_times(value: int, info: ValidationInfo) -> int:
+    """Return the time of the Lease, the last of the three to be known."""
+    names = ("lease_renew_seconds", "lease_retry_seconds")
+    if not _is_elected(info) or not info.data.keys() >= set(names):
+        return value
+    renew, retry = (info.data[name] for name in names)
+    if not (0 < 2 * retry <= renew <= value - retry and value <= _LONGEST_LEASE_SECONDS):
+        raise ValueError(
+            Text(
+                "is {lease}, which does not fit LEASE_RENEW_SECONDS={renew:g} and LEASE_RETRY_SECONDS={retry:g}; write "
+                "times such as 15, 10 and 2: the second at least twice the third, and shorter than the first by that, "
+                "the first at most {most}",
+                lease=value,
+                renew=renew,
+                retry=retry,
+                most=_LONGEST_LEASE_SECONDS,
+            )
+        )
+    return value
+
+
 _Number = Annotated[int, BeforeValidator(_whole_number)]
+_Seconds = Annotated[float, BeforeValidator(_seconds)]
 _Switch = Annotated[bool, BeforeValidator(_switch)]
 _Proxy = Annotated[str | None, AfterValidator(_proxy)]
 _Identity = Annotated[str, AfterValidator(_identity)]
@@ -183,8 +267,15 @@ _RULES: dict[str, Any] = {
     "status_address": Annotated[str, AfterValidator(_address)],
     "store_journal": Annotated[Literal["auto", "wal", "truncate"], BeforeValidator(_journal)],
     "log_level": Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_log_level)],
+    "leader_election": Annotated[Literal["off", "lease"], BeforeValidator(_kind_of_election)],
+    # Defaults, too, since these depend on the one before.
+    "lease_name": Annotated[str | None, AfterValidator(_lease_name), Field(validate_default=True)],
+    "lease_namespace": Annotated[str | None, AfterValidator(_lease_namespace), Field(validate_default=True)],
+    "lease_seconds": Annotated[_Number, AfterValidator(_lease_times), Field(validate_default=True)],
+    "kubernetes_service_host": Annotated[str | None, AfterValidator(_api_host), Field(validate_default=True)],
+    "kubernetes_service_port": Annotated[str, AfterValidator(_api_port)],
 }
-_RULES_OF_TYPES: dict[Any, Any] = {int: _Number, bool: _Switch}
+_RULES_OF_TYPES: dict[Any, Any] = {int: _Number, float: _Seconds, bool: _Switch}
 
 _WAYS_TO_AUTHENTICATE = frozenset(
     {"exastro_refresh_token", "exastro_refresh_token_file", "exastro_username", "exastro_password"}

@@ -109,6 +109,14 @@ class StoreUnavailable(Retryable):
     """The store is locked, full, or its disk failed."""
 
 
+class LeaseUnavailable(Retryable):
+    """The Lease could not be read or written; whether what was written counts is not known."""
+
+
+class LeaseChanged(LeaseUnavailable):
+    """The Lease is no longer what it was when it was read, so that nothing was written."""
+
+
 class TermEnded(AgentError):
     """The right to write and to post is gone, to another agent as a rule; what was under way is its business now."""
 
@@ -135,6 +143,10 @@ class ExastroRejected(Permanent):
 
 class StoreDamaged(Permanent):
     """The store cannot be read, or was written by a newer version."""
+
+
+class LeaseRefused(Permanent):
+    """The Lease is not there, or the agent may not read or write it; nothing was written."""
 
 
 class StatusServerFailed(Permanent):

@@ -1,8 +1,8 @@
 """Every environment variable the agent knows, its default and unit, and what follows from them (protocol section 2.1).
 
-A new variable is a new field of `Variables`, and that is all where its type says what may be written: `int`, `bool`,
-`str` and `Path`, or `None` where it may be unset. A further rule goes into `environment._RULES`, limits of a number go
-into RANGES. `environment.load` makes the one instance of `Settings`, `reader` has a process of its own do so.
+A new variable is a new field of `Variables`, and that is all where its type says what may be written: `int`, `float`,
+`bool`, `str` and `Path`, or `None` where it may be unset. A further rule goes into `environment._RULES`, limits of a
+number go into RANGES. `environment.load` makes the one instance of `Settings`, `reader` has a process of its own do so.
 """
 
 import os
@@ -92,6 +92,17 @@ class Variables:
     log_level: str = "INFO"
     tz: str | None = None
 
+    leader_election: str = "off"
+    lease_name: str | None = None
+    lease_credentials: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    lease_namespace: str | None = None
+    pod_name: str | None = None
+    lease_retry_seconds: float = 2.0
+    lease_renew_seconds: float = 10.0
+    lease_seconds: int = 15
+    kubernetes_service_host: str | None = None
+    kubernetes_service_port: str = "443"
+
 
 VARIABLES = tuple(variable.name for variable in fields(Variables))
 
@@ -134,6 +145,22 @@ class Settings(Variables):
         own = tuple(secret for secret in (self.refresh_token, self.password) if secret)
         login = login_of(self.exastro_username, self.password)
         return (*own, *login, *secrets_in(self.http_proxy), *secrets_in(self.https_proxy))
+
+    @property
+    def has_election(self) -> bool:
+        """Whether the agent works only while it holds a Lease."""
+        return self.leader_election == "lease"
+
+    @property
+    def lease(self) -> str:
+        """The Lease, as `namespace/name`."""
+        return f"{self.lease_namespace}/{self.lease_name}"
+
+    @property
+    def kubernetes_url(self) -> str:
+        """The API server, as Kubernetes tells it to every pod."""
+        host = self.kubernetes_service_host or ""
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.kubernetes_service_port}"
 
     @property
     def store_path(self) -> Path:

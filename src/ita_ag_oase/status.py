@@ -11,6 +11,7 @@ class Phase(StrEnum):
     """Where the agent is in its life."""
 
     STARTING = "starting"
+    STANDBY = "standby"
     WAITING_FOR_STORE = "waiting_for_store"
     RUNNING = "running"
     STOPPING = "stopping"
@@ -112,11 +113,36 @@ class StoreStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ElectionStatus:
+    """The election that decides which of several agents works, as far as this one knows.
+
+    `lease` is `namespace/name`, `identity` this process's name in it. `holder` is who was seen to hold the Lease last,
+    and `since` when that was seen first, in epoch seconds; None where nobody does, or that is not known. `term` is the
+    number of the term that this agent leads in, None while it stands by. `trouble` is why the Lease cannot be read or
+    written or, where `is_working`, could not last.
+    """
+
+    lease: str
+    identity: str
+    holder: str | None
+    since: float | None
+    term: int | None
+    trouble: Trouble | None
+    is_working: bool
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this agent is the one that works."""
+        return self.term is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """All of it; `outbox`, `store` and `ledger_imbalance` are None where the store is not open or cannot be read.
 
     `ledger_imbalance` is by how many events the ledgers of all settings do not balance, which should be 0.
-    `interval_seconds` is the time from poll to poll. `started` and `now` are epoch seconds.
+    `interval_seconds` is the time from poll to poll. `started` and `now` are epoch seconds. `election` is None where
+    there is none.
     """
 
     version: str
@@ -132,3 +158,4 @@ class Status:
     outbox: OutboxStatus | None
     store: StoreStatus | None
     ledger_imbalance: int | None
+    election: ElectionStatus | None = None

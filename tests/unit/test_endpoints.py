@@ -140,8 +140,42 @@ class TestReadyz:
             (200, "ok\n"),
         ]
 
+    async def test_one_that_stands_by_is_ready_and_both_say_which_part_they_have(self, house: House) -> None:
+        house.health.election_joined("ns/lease", "a_1")
+        house.health.stand_by()
+        told = [await house.ask("/readyz")]
+        house.health.term_begun(1)
+        house.health.phase = Phase.STARTING
+        told.append(await house.ask("/readyz"))
+        house.health.phase = Phase.RUNNING
+        house.health.keep_sources([])
+        told.append(await house.ask("/readyz"))
+        assert told == [(200, "ok: standby\n"), (503, "the agent is starting\n"), (200, "ok: leader\n")]
+
 
 class TestStatus:
+    async def test_the_election_is_told_without_secrets(self, house: House) -> None:
+        house.redactor.add(SECRET)
+        house.health.election_joined("ns/lease", "a_1")
+        house.health.holder_seen("b_2")
+        house.health.lease_failed(LEAKY, "AGT-10001")
+        election = (await house.status())["election"]
+        assert election.pop("since") == election["trouble"]["since"] == election["trouble"].pop("latest")
+        assert election == {
+            "lease": "ns/lease",
+            "identity": "a_1",
+            "holder": "b_2",
+            "term": None,
+            "trouble": {
+                "code": "AGT-10001",
+                "reason": "timeout",
+                "detail": f"http://source/?token={MASK}: no answer",
+                "since": house.bench.now,
+                "failures": 1,
+            },
+            "is_working": False,
+        }
+
     async def test_ages_are_those_of_the_agents_own_clock(self, house: House) -> None:
         house.health.source_started("n1", is_mail=False)
         await house.bench.poll("n1", [usable(1)])

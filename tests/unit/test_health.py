@@ -9,6 +9,7 @@ from ita_ag_oase.errors import (
     AgentError,
     ExastroRejected,
     ExastroUnavailable,
+    LeaseUnavailable,
     Reason,
     SourceUnavailable,
     StoreUnavailable,
@@ -16,7 +17,7 @@ from ita_ag_oase.errors import (
 from ita_ag_oase.model import Batch, Group, Saved, Settlement
 from ita_ag_oase.observability.health import Counts, Health, SourceCounts
 from ita_ag_oase.observability.measures import Distribution
-from ita_ag_oase.status import ExastroStatus, Phase, SourceState, SourceStatus, Trouble
+from ita_ag_oase.status import ElectionStatus, ExastroStatus, Phase, SourceState, SourceStatus, Trouble
 from ita_ag_oase.text import Text
 
 URL = "http://exastro"
@@ -200,13 +201,62 @@ class TestReadiness:
         clinic.health.keep_sources(["n1"])
         assert clinic.health.is_ready
 
-    @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.RUNNING])
+    @pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in (Phase.RUNNING, Phase.STANDBY)])
     def test_in_no_other_phase_is_it_ready(self, clinic: Clinic, phase: Phase) -> None:
         clinic.health.phase = Phase.RUNNING
         clinic.know("n1")
         clinic.poll("n1")
         clinic.health.phase = phase
         assert not clinic.health.is_ready
+
+
+class TestStandby:
+    def test_one_that_stands_by_is_ready_and_knows_nothing_of_its_last_turn(self, clinic: Clinic) -> None:
+        health = clinic.health
+        health.phase = Phase.RUNNING
+        clinic.know("n1")
+        clinic.poll("n1", SourceUnavailable(Text("no answer"), reason=Reason.TIMEOUT))
+        health.settings_fetched()
+        health.token_renewed(2_000.0)
+        health.clock_compared(3.0)
+        health.store_failed(StoreUnavailable(Text("locked"), reason=Reason.STORE_LOCKED), "AGT-10027")
+        health.stand_by()
+        assert (health.phase, health.is_ready, health.sources) == (Phase.STANDBY, True, ())
+        assert health.exastro("http://exastro") == ExastroStatus("http://exastro", None, None, None, None, None, None)
+        assert health.is_store_working
+        # And begins its next turn as its first one.
+        health.phase = Phase.RUNNING
+        assert (health.is_ready, health.unfinished_first_polls) == (False, None)
+
+    def test_without_an_election_nothing_is_told_of_one(self, clinic: Clinic) -> None:
+        assert clinic.health.election is None
+
+    def test_who_leads_is_told_since_it_was_seen_first(self, clinic: Clinic) -> None:
+        health = clinic.health
+        health.election_joined("ns/lease", "a_1")
+        clinic.now = 1_010.0
+        health.holder_seen("b_2")
+        clinic.now = 1_020.0
+        seen = ElectionStatus("ns/lease", "a_1", holder="b_2", since=1_010.0, term=None, trouble=None, is_working=True)
+        assert health.election == seen
+        health.holder_seen("a_1")
+        health.term_begun(7)
+        leading = ElectionStatus("ns/lease", "a_1", holder="a_1", since=1_020.0, term=7, trouble=None, is_working=True)
+        assert health.election == leading
+        health.term_ended()
+        health.holder_seen("")
+        assert health.election == dataclasses.replace(leading, holder=None, term=None)
+
+    def test_a_lease_that_fails_is_told_until_it_works(self, clinic: Clinic) -> None:
+        health = clinic.health
+        health.election_joined("ns/lease", "a_1")
+        for clinic.now in (1_010.0, 1_020.0):
+            health.lease_failed(LeaseUnavailable(Text("no answer"), reason=Reason.TIMEOUT), "AGT-10001")
+        assert health.election is not None
+        assert health.election.trouble == Trouble("AGT-10001", "timeout", Text("no answer"), 1_010.0, 1_020.0, 2)
+        assert not health.election.is_working
+        health.lease_worked()
+        assert health.election.is_working
 
 
 class TestExastro:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import parse_qs
 
 import httpx
@@ -27,17 +28,24 @@ from ita_ag_oase.agent.storage import hold_lock
 from ita_ag_oase.environment import load
 from ita_ag_oase.errors import ConfigError, StoreDamaged, TermEnded
 from ita_ag_oase.exastro.secrets import SecretColumns
+from ita_ag_oase.model import Term
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings, Variables
+from ita_ag_oase.status import Phase
+from ita_ag_oase.store.access import read_term
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.text import Text
-from support import in_english
+from lease_api import NAME, NAMESPACE, Changed, Shelf
+from support import in_english, self_signed
+
+API_SERVER = "10.0.0.1"
 
 
 class Exastro:
     """Exastro and its sources as the agent's HTTP clients see them."""
 
     def __init__(self, settings: Settings) -> None:
+        self.lease: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(404)
         self.rows: list[dict[str, Any]] = []
         self.listed: list[dict[str, Any]] = []
         self.rotated: str | None = None
@@ -64,6 +72,8 @@ class Exastro:
         return [event["_exastro_oase_event_id"] for group in groups for event in group["event"]]
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == API_SERVER:
+            return self.lease(request)
         if request.url.host == "source":
             self.poll_times.append(_time())
             return _as_json(self.listed)
@@ -187,7 +197,7 @@ def _instant_store(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def _running(settings: Settings) -> AsyncIterator[Agent]:
     """Run the agent, and see that nothing is left of it afterwards."""
-    agent = Agent(settings, Redactor())
+    agent = Agent(settings, Redactor(), elapsed=asyncio.get_running_loop().time)
     task = asyncio.create_task(agent.run())
     try:
         yield agent
@@ -567,3 +577,162 @@ def test_nothing_is_told_where_nothing_was_adjusted(make_settings: MakeSettings)
     with capture_logs() as logs:
         lifecycle.tell_adjustments(make_settings(tz="Asia/Tokyo"))
     assert logs == []
+
+
+class TestElection:
+    """An agent that works only while it holds the Lease."""
+
+    @pytest.fixture
+    def lease(self, exastro: Exastro) -> Shelf:
+        """The Lease, which the agent's HTTP client finds at an API server."""
+        shelf = Shelf()
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            try:
+                document = json.loads(request.content) if request.method == "PUT" else None
+                return _as_json(shelf.write(document, "agent") if document else shelf.read())
+            except Changed:
+                return httpx.Response(409, stream=httpx.ByteStream(b"{}"))
+
+        exastro.lease = answer
+        return shelf
+
+    @pytest.fixture
+    def settings(self, make_settings: MakeSettings, tmp_path: Path) -> Settings:
+        folder = tmp_path / "credentials"
+        folder.mkdir()
+        (folder / "token").write_text("token")
+        (folder / "ca.crt").write_bytes(self_signed(tmp_path).read_bytes())
+        return make_settings(
+            leader_election="lease",
+            lease_name=NAME,
+            lease_namespace=NAMESPACE,
+            lease_credentials=folder,
+            kubernetes_service_host=API_SERVER,
+            pod_name="pod-1",
+        )
+
+    @staticmethod
+    def _held_by(shelf: Shelf, holder: str) -> None:
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": 7}
+        shelf.put_back({**shelf.read(), "spec": spec})
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    async def test_one_that_stands_by_opens_no_store_and_asks_nobody(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        self._held_by(lease, "other")
+        agent = Agent(settings, Redactor(), elapsed=_time)
+        task = asyncio.create_task(agent.run())
+        await asyncio.sleep(10)
+        assert (settings.store_path.exists(), exastro.fetch_times, lease.writes) == (False, [], [])
+        assert agent._health.election is not None
+        assert (agent._health.phase, agent._health.election.holder) == (Phase.STANDBY, "other")
+        agent.stop.set()
+        await task
+        assert lease.writes == []
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    async def test_turns_come_and_go_in_one_process(self, lease: Shelf, settings: Settings, exastro: Exastro) -> None:
+        exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+        with capture_logs() as logs:
+            async with _running(settings) as agent:
+                await exastro.has_posted.wait()
+                self._held_by(lease, "other")
+                await asyncio.sleep(3)
+                assert agent._health.phase is Phase.STANDBY
+                polls, exastro.listed = len(exastro.poll_times), [{"id": 2}]
+                await asyncio.sleep(10)
+                assert len(exastro.poll_times) == polls
+                exastro.has_posted.clear()
+                await exastro.has_posted.wait()
+        assert exastro.event_ids == ["1", "2"]
+        told = [line for line in in_english(logs) if line["event"].startswith(("leader", "standby", "agent"))]
+        assert [line["event"] for line in told] == [
+            "standby_started",
+            "leadership_won",
+            "agent_started",
+            "leadership_lost",
+            "leadership_won",
+            "agent_started",
+            "agent_stopping",
+            "leadership_released",
+            "agent_stopped",
+        ]
+        facts = {"lease": f"{NAMESPACE}/{NAME}", "term": 1, "detail": "the Lease is held by other"}
+        assert told[3] == {"event": "leadership_lost", "log_level": "warning", **facts}
+        assert lease.holder == ""
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    async def test_the_lease_is_given_back_once_the_store_is_closed(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+        exastro.before_post = _never
+        async with _running(settings) as agent:
+            await exastro.is_posting.wait()
+            agent.stop.set()
+            # As long as a request may take to end.
+            await asyncio.sleep(4)
+            assert lease.holder.startswith("pod-1_")
+        assert lease.holder == ""
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    async def test_a_post_under_way_is_broken_off_where_the_term_ends(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        exastro.rows, exastro.listed = [_row("n1")], [{"id": 1}]
+        exastro.before_post = _never
+        async with _running(settings) as agent:
+            await exastro.is_posting.wait()
+            self._held_by(lease, "other")
+            await asyncio.sleep(2)
+            assert agent._health.phase is Phase.STANDBY
+            assert read_term(settings.store_path) == Term(1, ANY, f"{NAMESPACE}/{NAME}", ANY)
+        assert exastro.posts == []
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    async def test_a_store_that_another_term_has_begun_in_ends_the_turn(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        with capture_logs() as logs:
+            async with _running(settings):
+                await exastro.has_fetched.wait()
+                with closing(sqlite3.connect(settings.store_path)) as other, other:
+                    other.execute("UPDATE terms SET number = 9, holder = 'other'")
+                await _until(lambda: "leadership_lost" in [line["event"] for line in logs])
+                await _until(lambda: [line["event"] for line in logs].count("agent_started") == 2)
+        (lost,) = [line for line in in_english(logs) if line["event"] == "leadership_lost"]
+        assert lost["detail"] == "another agent has begun a later term in the store"
+        # Above the one that the store knows.
+        assert [line["term"] for line in logs if line["event"] == "leadership_won"] == [1, 10]
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    async def test_a_store_that_cannot_be_used_is_left_to_others_for_a_while(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        settings.store_path.parent.parent.mkdir(parents=True)
+        settings.store_path.parent.write_text("no folder")
+        with capture_logs() as logs:
+            async with _running_without_store(settings):
+                await _until(lambda: "leadership_lost" in [line["event"] for line in logs])
+                await asyncio.sleep(10)
+                assert lease.holder == ""
+                settings.store_path.parent.unlink()
+                await exastro.has_fetched.wait()
+        assert [line["term"] for line in logs if line["event"] == "leadership_won"] == [1, 2]
+
+
+@asynccontextmanager
+async def _running_without_store(settings: Settings) -> AsyncIterator[None]:
+    agent = Agent(settings, Redactor(), elapsed=asyncio.get_running_loop().time)
+    task = asyncio.create_task(agent.run())
+    yield
+    agent.stop.set()
+    await task

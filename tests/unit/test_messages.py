@@ -10,6 +10,7 @@ import pytest
 
 from emitted import Emitted, emitted
 from ita_ag_oase import collection
+from ita_ag_oase.agent.election import lease_code
 from ita_ag_oase.agent.roster import refresh_code
 from ita_ag_oase.agent.schedule import collection_code, delivery_code, mail_code
 from ita_ag_oase.errors import (
@@ -40,6 +41,7 @@ _FIELDS = {
 _CODES_OF: dict[str, tuple[Callable[[Exception], str], ...]] = {
     "collection_failed": (collection_code, mail_code),
     "delivery_failed": (delivery_code,),
+    "lease_failed": (lease_code,),
     "purge_failed": (lambda _: "AGT-10027",),
     "settings_failed": (refresh_code,),
 }

@@ -7,7 +7,21 @@ import pytest
 from ita_ag_oase.observability.panels import Times, panels
 from ita_ag_oase.observability.verdict import Level, Place, judge
 from ita_ag_oase.status import Phase, Status
-from statuses import BACKLOG, EXASTRO_DOWN, HEALTHY, LAGGING, MIXED, NOW, PARKED, SOURCE_FAILING, STARTING
+from statuses import (
+    BACKLOG,
+    CUT_OFF,
+    EXASTRO_DOWN,
+    HEALTHY,
+    LAGGING,
+    LEADING,
+    MIXED,
+    NOT_RENEWED,
+    NOW,
+    PARKED,
+    SOURCE_FAILING,
+    STANDBY,
+    STARTING,
+)
 
 
 def levels(status: Status) -> dict[Place, Level]:
@@ -36,6 +50,9 @@ def levels(status: Status) -> dict[Place, Level]:
                 Place.LEDGER: Level.BAD,
             },
         ),
+        (LEADING, {}),
+        (STANDBY, dict.fromkeys(Place, Level.WAITING)),
+        (CUT_OFF, {**dict.fromkeys(Place, Level.WAITING), Place.AGENT: Level.BAD}),
         (replace(HEALTHY, store=None), {Place.STORE: Level.BAD}),
         (replace(HEALTHY, sources=()), {Place.SOURCES: Level.BAD}),
         (replace(HEALTHY, phase=Phase.STOPPING), {Place.AGENT: Level.WAITING}),
@@ -49,6 +66,9 @@ def levels(status: Status) -> dict[Place, Level]:
         "parked",
         "starting",
         "everything at once",
+        "leading",
+        "standing by",
+        "cut off from the API",
         "no store",
         "no source",
         "stopping",
@@ -56,3 +76,40 @@ def levels(status: Status) -> dict[Place, Level]:
 )
 def test_a_part_is_as_bad_as_the_worst_that_was_found_in_it(status: Status, unwell: dict[Place, Level]) -> None:
     assert levels(status) == unwell
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (HEALTHY, []),
+        (
+            LEADING,
+            [
+                "Lease: monitoring/oase-agent",
+                "In the election: oase-agent-6f7c-x2v9q_5d1c0a7e: leads, term 7",
+                "Leader: oase-agent-6f7c-x2v9q_5d1c0a7e",
+                "Seen since: 3 d ago",
+            ],
+        ),
+        (
+            STANDBY,
+            [
+                "Lease: monitoring/oase-agent",
+                "In the election: oase-agent-6f7c-k8mzd_b06f2c11: stands by",
+                "Leader: oase-agent-6f7c-x2v9q_5d1c0a7e",
+                "Seen since: 3 d ago",
+            ],
+        ),
+    ],
+    ids=["no election", "leading", "standing by"],
+)
+def test_the_agent_tells_who_leads(status: Status, told: list[str]) -> None:
+    *_, agent = panels(status, judge(status).findings, Times(NOW, None))
+    facts = [f"{fact.name}: {getattr(fact.value, 'distance', fact.value)}" for fact in agent.facts]
+    assert facts[5:] == told
+
+
+def test_the_agent_tells_why_it_has_no_part_in_the_election() -> None:
+    *_, agent = panels(CUT_OFF, judge(CUT_OFF).findings, Times(NOW, None))
+    assert agent.failure is not None
+    assert str(agent.failure.detail) == str(NOT_RENEWED.detail)

@@ -106,6 +106,16 @@ def test_the_smallest_configuration_has_the_documented_defaults(load_with: Load)
         "language": "en",
         "default_language": "ja",
         "tz": None,
+        "leader_election": "off",
+        "lease_name": None,
+        "lease_credentials": Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "lease_namespace": None,
+        "pod_name": None,
+        "lease_retry_seconds": 2.0,
+        "lease_renew_seconds": 10.0,
+        "lease_seconds": 15,
+        "kubernetes_service_host": None,
+        "kubernetes_service_port": "443",
         "adjustments": (),
     }
 
@@ -117,6 +127,7 @@ def test_every_variable_is_read_with_the_type_and_default_of_the_settings() -> N
         for field in fields(Variables)
     }
     kept["log_level"] = (Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], "INFO")
+    kept["leader_election"] = (Literal["off", "lease"], "off")
     kept["store_journal"] = (Literal["auto", "wal", "truncate"], "auto")
     assert read == kept
 
@@ -675,3 +686,100 @@ def test_local_time_is_aware_and_the_same_moment() -> None:
 )
 def test_the_posix_form_of_a_time_zone_is_told_from_a_misspelt_name(name: str, expected: bool) -> None:
     assert clock.is_posix_zone(name) is expected
+
+
+ELECTION = {
+    "LEADER_ELECTION": "lease",
+    "LEASE_NAME": "oase",
+    "LEASE_NAMESPACE": "ns",
+    "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+}
+TIMES = (
+    "which does not fit LEASE_RENEW_SECONDS={renew} and LEASE_RETRY_SECONDS={retry}; write times such as 15, 10 and 2: "
+    "the second at least twice the third, and shorter than the first by that, the first at most 3600"
+)
+
+
+def test_an_election_needs_a_name_and_an_api_server(load_with: Load) -> None:
+    settings = load_with({**ELECTION, "LEADER_ELECTION": " Lease "})
+    assert (settings.has_election, settings.lease) == (True, "ns/oase")
+    assert settings.kubernetes_url == "https://10.0.0.1:443"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("fd00::1", "https://[fd00::1]:6443"), ("kubernetes.default.svc", "https://kubernetes.default.svc:6443")],
+)
+def test_the_api_server_is_found_by_any_address(load_with: Load, host: str, url: str) -> None:
+    settings = load_with({**ELECTION, "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "6443"})
+    assert settings.kubernetes_url == url
+
+
+def test_the_namespace_is_that_of_the_service_account_where_none_is_given(load_with: Load, tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("monitoring\n")
+    given = {**ELECTION, "LEASE_NAMESPACE": None, "LEASE_CREDENTIALS": str(tmp_path)}
+    assert load_with(given).lease == "monitoring/oase"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("LEADER_ELECTION", "yes", "is 'yes'; write one of off, lease"),
+        ("LEASE_NAME", None, "must name the Lease for LEADER_ELECTION=lease; write the name of one that there is"),
+        ("LEASE_NAME", "a/b", "must name the Lease for LEADER_ELECTION=lease; write the name of one that there is"),
+        ("LEASE_NAMESPACE", "../x", "is '../x', which names no namespace; write that of the Lease"),
+        (
+            "LEASE_NAMESPACE",
+            None,
+            "is missing, and /nowhere/namespace cannot be read; write the namespace of the Lease",
+        ),
+        (
+            "KUBERNETES_SERVICE_HOST",
+            None,
+            (
+                "is not set, as Kubernetes does in every pod; set LEADER_ELECTION=off outside of Kubernetes, where the "
+                "lock on the store keeps a second agent away"
+            ),
+        ),
+        ("KUBERNETES_SERVICE_PORT", "https", "is 'https'; write the number of the API server's port"),
+        ("LEASE_RETRY_SECONDS", "2s", "is '2s'; write a number of seconds, such as 2 or 0.5"),
+        ("LEASE_SECONDS", "1.5", "is '1.5'; write a whole number"),
+        ("LEASE_SECONDS", "10", f"is 10, {TIMES.format(renew=10, retry=2)}"),
+        ("LEASE_SECONDS", "3601", f"is 3601, {TIMES.format(renew=10, retry=2)}"),
+    ],
+)
+def test_what_keeps_an_agent_from_an_election_is_told(
+    load_with: Load, variable: str, value: str | None, problem: str
+) -> None:
+    given = {**ELECTION, "LEASE_CREDENTIALS": "/nowhere", variable: value}
+    assert _problems(load_with, given) == [(variable, problem)]
+
+
+@pytest.mark.parametrize(
+    ("lease", "renew", "retry", "fits"),
+    [
+        ("15", "10", "2", True),
+        ("12", "10", "2", True),
+        ("11", "10", "2", False),
+        ("15", "4", "2", True),
+        ("15", "3.9", "2", False),
+        ("1", "0.7", "0.25", True),
+        ("1", "0.5", "0", False),
+    ],
+)
+def test_the_times_of_a_lease_leave_room_for_each_other(
+    load_with: Load, lease: str, renew: str, retry: str, fits: bool
+) -> None:
+    given = {**ELECTION, "LEASE_SECONDS": lease, "LEASE_RENEW_SECONDS": renew, "LEASE_RETRY_SECONDS": retry}
+    if fits:
+        settings = load_with(given)
+        times = settings.lease_seconds, settings.lease_renew_seconds, settings.lease_retry_seconds
+        assert times == (int(lease), float(renew), float(retry))
+    else:
+        problem = TIMES.format(renew=f"{float(renew):g}", retry=f"{float(retry):g}")
+        assert _problems(load_with, given) == [("LEASE_SECONDS", f"is {lease}, {problem}")]
+
+
+def test_without_an_election_its_variables_are_not_looked_at(load_with: Load) -> None:
+    given = {"LEASE_NAME": "A B", "LEASE_SECONDS": "1", "LEASE_NAMESPACE": "/", "KUBERNETES_SERVICE_PORT": "tcp://x"}
+    assert not load_with(given).has_election

@@ -8,19 +8,27 @@ from ita_ag_oase.observability.verdict import Level, Place, judge
 from ita_ag_oase.status import Phase, SourceState, Status
 from statuses import (
     BACKLOG,
+    CUT_OFF,
+    ELECTION,
     EXASTRO_DOWN,
     HEALTHY,
+    LEADING,
     MIXED,
+    NOT_RENEWED,
     OUTBOX,
     PARKED,
     REFUSED,
     SOURCE_FAILING,
+    STANDBY,
     STARTING,
     STORE,
     UNREACHABLE,
     failing,
     working,
 )
+
+NOBODY_LEADS = replace(STANDBY, election=replace(ELECTION, term=None, holder=None))
+LEADING_CUT_OFF = replace(LEADING, election=replace(ELECTION, is_working=False, trouble=NOT_RENEWED))
 
 
 def told(status: Status) -> list[str]:
@@ -59,6 +67,15 @@ def told(status: Status) -> list[str]:
             "Standing by",
             "Another agent uses the store. This one starts when that one has ended.",
         ),
+        (LEADING, Level.GOOD, "Working", "All is well: all 5 sources work, and their events reach Exastro."),
+        (
+            STANDBY,
+            Level.WAITING,
+            "Standing by",
+            "oase-agent-6f7c-x2v9q_5d1c0a7e leads. This agent takes over when that one has ended.",
+        ),
+        (NOBODY_LEADS, Level.WAITING, "Standing by", "This agent works once it leads. None is seen to lead now."),
+        (CUT_OFF, Level.BAD, "Failing", "Something fails and needs attention."),
         (
             replace(EXASTRO_DOWN, phase=Phase.STARTING, is_ready=False),
             Level.BAD,
@@ -77,6 +94,10 @@ def told(status: Status) -> list[str]:
         "first polls",
         "stopping with events parked",
         "second agent",
+        "leading",
+        "standing by",
+        "nobody leads",
+        "cut off from the API",
         "starting without Exastro",
     ],
 )
@@ -90,6 +111,12 @@ def test_the_verdict_is_the_worst_there_is(status: Status, level: Level, word: s
     [
         (HEALTHY, []),
         (STARTING, []),
+        (STANDBY, []),
+        (CUT_OFF, [f"agent: The Lease cannot be read or written: this agent cannot take over. {NOT_RENEWED.detail}"]),
+        (
+            LEADING_CUT_OFF,
+            [f"agent: The Lease cannot be renewed: this agent stops working soon. {NOT_RENEWED.detail}"],
+        ),
         (SOURCE_FAILING, [f"sources: 1 of 5 sources fails: Zabbix production {REFUSED.detail}"]),
         (
             EXASTRO_DOWN,

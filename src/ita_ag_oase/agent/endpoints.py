@@ -92,7 +92,11 @@ class Endpoints:
         )
 
     async def _readyz(self, _: str) -> Answer:
-        return self._line(_what_is_missing(self._overview))
+        missing = _what_is_missing(self._overview)
+        election = self._overview.health.election
+        if missing is not None or election is None:
+            return self._line(missing)
+        return Answer(b"ok: leader\n" if election.is_leader else b"ok: standby\n")
 
     async def _metrics(self, accept: str) -> Answer:
         status, counts = await self._overview.status(), self._overview.counts
@@ -125,12 +129,13 @@ class Endpoints:
     def _told(self, status: Status) -> Status:
         """Return a status whose troubles are told in the configured language and without secrets."""
         sources = (dataclasses.replace(each, trouble=self._told_trouble(each.trouble)) for each in status.sources)
-        exastro, store = status.exastro, status.store
+        exastro, store, election = status.exastro, status.store, status.election
         return dataclasses.replace(
             status,
             sources=tuple(sources),
             exastro=dataclasses.replace(exastro, trouble=self._told_trouble(exastro.trouble)),
             store=dataclasses.replace(store, trouble=self._told_trouble(store.trouble)) if store else None,
+            election=dataclasses.replace(election, trouble=self._told_trouble(election.trouble)) if election else None,
         )
 
     def _told_trouble(self, trouble: Trouble | None) -> Trouble | None:

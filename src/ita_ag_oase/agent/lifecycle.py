@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import structlog
 from ita_ag_oase import __version__, clock
 from ita_ag_oase.agent.connections import Encryption, open_exastro, open_sources
 from ita_ag_oase.agent.endpoints import serve_status
+from ita_ag_oase.agent.leadership import Turn, open_leadership
 from ita_ag_oase.agent.overview import Overview
 from ita_ag_oase.agent.roster import Roster, refresh_code
 from ita_ag_oase.agent.schedule import Troubles, delivery_code, until_it_works, wait_for
@@ -20,9 +21,10 @@ from ita_ag_oase.agent.timekeeper import Timekeeper
 from ita_ag_oase.clock import SteadyClock
 from ita_ag_oase.collection import Collector
 from ita_ag_oase.delivery import Delivery
+from ita_ag_oase.errors import AgentError
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
-from ita_ag_oase.model import CollectionSetting
+from ita_ag_oase.model import Claim, CollectionSetting
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.observability.logs import Redactor
 from ita_ag_oase.settings import Settings
@@ -40,10 +42,11 @@ _FIRST_ANSWER_SECONDS = 5.0
 
 
 class Agent:
-    """The running daemon. `stop` and `refresh` are what signals set."""
+    """The running daemon. `stop` and `refresh` are what signals set; `elapsed` is the clock of an election."""
 
-    def __init__(self, settings: Settings, redactor: Redactor) -> None:
+    def __init__(self, settings: Settings, redactor: Redactor, *, elapsed: Callable[[], float] = clock.elapsed) -> None:
         self._settings = settings
+        self._elapsed = elapsed
         self._redactor = redactor
         self.stop = asyncio.Event()
         self.refresh = asyncio.Event()
@@ -62,20 +65,40 @@ class Agent:
         async with contextlib.AsyncExitStack() as stack:
             overview = Overview(self._settings, self._health)
             await stack.enter_async_context(serve_status(self._settings, overview, self._redactor))
-            if not await stack.enter_async_context(self._hold_lock()):
-                return
+            if self._settings.has_election:
+                leadership = await stack.enter_async_context(
+                    open_leadership(self._settings, self._health, self._elapsed)
+                )
+                error = await leadership.take_turns(lambda turn: self._serve(overview, turn), self.stop)
+            else:
+                error = await self._serve(overview)
+        _log.info("agent_stopped")
+        if error:
+            raise error
+
+    async def _serve(self, overview: Overview, turn: Turn | None = None) -> AgentError | None:
+        """Work until `stop` is set, and return what is wrong with the store then; in a turn, it may be cancelled."""
+        claim = turn.claim if turn else None
+        is_at_work = turn.is_at_work if turn else _always
+        async with contextlib.AsyncExitStack() as stack:
+            if not await stack.enter_async_context(self._hold_lock(claim)):
+                return None
             store = await stack.enter_async_context(
-                open_store(self._settings, on_damage=self.stop.set, on_term_ended=self.stop.set)
+                open_store(
+                    self._settings,
+                    on_damage=self.stop.set,
+                    on_term_ended=turn.on_term_ended if turn else self.stop.set,
+                    claim=claim,
+                    is_at_work=is_at_work,
+                )
             )
             timekeeper = Timekeeper(store, on_difference=self._health.clock_compared)
             await timekeeper.open()
             await stack.enter_async_context(overview.over(store, timekeeper.clock))
-            await self._work(store, timekeeper)
-        _log.info("agent_stopped")
-        if err := store.damage or store.term_ended:
-            raise err
+            await self._work(store, timekeeper, is_at_work)
+        return store.damage or store.term_ended
 
-    async def _work(self, store: Store, timekeeper: Timekeeper) -> None:
+    async def _work(self, store: Store, timekeeper: Timekeeper, is_at_work: Callable[[], bool]) -> None:
         """Collect and deliver until `stop` is set."""
         encryption = Encryption(self._settings)
         async with contextlib.AsyncExitStack() as stack:
@@ -98,7 +121,9 @@ class Agent:
                 max_bytes=self._settings.batch_max_bytes,
                 now=timekeeper.clock.now,
                 redact=self._redactor.redact,
+                is_at_work=is_at_work,
             )
+            self._has_asked.clear()
             self._tell_started(await store.waiting_events())
             self._health.phase = Phase.RUNNING
             delivering = asyncio.create_task(self._deliver(delivery), name="deliver")
@@ -120,11 +145,12 @@ class Agent:
             await _end([delivering])
 
     @asynccontextmanager
-    async def _hold_lock(self) -> AsyncIterator[bool]:
+    async def _hold_lock(self, claim: Claim | None) -> AsyncIterator[bool]:
         def note_wait() -> None:
             self._health.phase = Phase.WAITING_FOR_STORE
 
-        async with hold_lock(self._settings.store_path, self.stop, on_wait=note_wait) as is_ours:
+        self._health.phase = Phase.STARTING
+        async with hold_lock(self._settings.store_path, self.stop, on_wait=note_wait, claim=claim) as is_ours:
             self._health.phase = Phase.STARTING if is_ours else Phase.STOPPING
             yield is_ours
 
@@ -223,6 +249,10 @@ class Agent:
             while await until_it_works(lambda: store.purge(int(steady.now())), troubles, lambda _: "AGT-10027"):
                 pass
             await asyncio.sleep(_PURGE_EVERY_SECONDS)
+
+
+def _always() -> bool:
+    return True
 
 
 def tell_adjustments(settings: Settings) -> None:

@@ -68,6 +68,7 @@ class Overview:
             outbox=outbox_of(figures, now, health.drain_seconds) if figures else None,
             store=self._store(figures) if figures else None,
             ledger_imbalance=figures.imbalance if figures else None,
+            election=health.election,
         )
 
     @property

@@ -137,6 +137,17 @@ async def until_it_works(
     return result
 
 
+async def tried(step: Callable[[], Awaitable[T]], troubles: Troubles, code_of: Callable[[Exception], str]) -> T | None:
+    """Return what the step returns; None where it fails, which is logged: the caller tries again in its own time."""
+    try:
+        result = await step()
+    except Exception as err:  # noqa: BLE001 - as above
+        troubles.note_failure(err, code_of(err))
+        return None
+    troubles.note_success()
+    return result
+
+
 _backoff = wait_exponential(multiplier=0.5, max=BACKOFF_CAP_SECONDS) + wait_random(0, 0.5)
 
 

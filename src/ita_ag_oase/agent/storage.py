@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,6 +23,7 @@ from ita_ag_oase.store.store import Store
 from ita_ag_oase.store.volume import fitting_journal, network_volume
 
 _log = structlog.get_logger()
+T = TypeVar("T")
 
 _LOCK_WAIT_SECONDS = 1.0
 
@@ -135,7 +137,7 @@ async def open_store(
         await _take_over(store, settings)
         yield store
     finally:
-        await asyncio.to_thread(store.close)
+        await _to_the_end(asyncio.to_thread(store.close))
 
 
 def journal_of(settings: Settings) -> Journal:
@@ -145,7 +147,7 @@ def journal_of(settings: Settings) -> Journal:
 
 
 async def _mend(store: Store, settings: Settings, is_at_work: Callable[[], bool]) -> None:
-    repair = await store.mend(agent_name=settings.agent_identity, now=clock.now(), is_at_work=is_at_work)
+    repair = await _to_the_end(store.mend(agent_name=settings.agent_identity, now=clock.now(), is_at_work=is_at_work))
     if repair is not None:
         _log.error("store_repaired", code="AGT-10027", path=str(settings.store_path), **dataclasses.asdict(repair))
 
@@ -156,3 +158,16 @@ async def _take_over(store: Store, settings: Settings) -> None:
     if taken is not None:
         tell = _log.warning if taken.unreadable or taken.problems else _log.info
         tell("stock_store_taken_over", path=str(path), **dataclasses.asdict(taken))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return what work in a thread returns; who is cancelled meanwhile still waits for its end, which comes anyway.
+
+    Left alone, a thread that closes the store may never begin, and one that mends it goes on beside the next turn.
+    """
+    task = asyncio.create_task(work, name="store to the end")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

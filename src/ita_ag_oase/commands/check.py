@@ -8,6 +8,7 @@ from ita_ag_oase import clock
 from ita_ag_oase.agent.connections import exastro_tls, open_sources, source_tls
 from ita_ag_oase.agent.roster import Row
 from ita_ag_oase.commands.console import Console
+from ita_ag_oase.commands.election_check import check_election
 from ita_ag_oase.commands.exastro_check import ExastroCheck
 from ita_ag_oase.commands.findings import Check, Finding, Report, State
 from ita_ag_oase.commands.kept import Kept
@@ -76,6 +77,8 @@ def _report_adjustments(settings: Settings, report: Report) -> None:
 async def _check(settings: Settings, report: Report, console: Console, names: Sequence[str]) -> None:
     # In a thread, since a volume on a network may let it wait.
     report.add(*await asyncio.to_thread(lambda: list(check_store(settings))))
+    if settings.has_election:
+        report.add(await check_election(settings))
     kept = Kept(settings.store_path)
     wanted: Sequence[str] = tuple(dict.fromkeys(names)) or settings.event_collection_settings_names
     exastro = ExastroCheck(settings, kept, report, console.redactor.add)

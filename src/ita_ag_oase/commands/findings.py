@@ -39,6 +39,7 @@ class Check(StrEnum):
     EVENT_IDS = "event_ids"
     EVENTS = "events"
     CLOCK = "clock"
+    ELECTION = "election"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,16 @@ from ita_ag_oase.commands.console import Colour, Console
 from ita_ag_oase.observability.verdict import SOURCE_STATES, Finding, Level, Place, Verdict, judge
 from ita_ag_oase.observability.words import age, distance, size
 from ita_ag_oase.settings import Settings
-from ita_ag_oase.status import ExastroStatus, OutboxStatus, Phase, SourceState, SourceStatus, Status, StoreStatus
+from ita_ag_oase.status import (
+    ElectionStatus,
+    ExastroStatus,
+    OutboxStatus,
+    Phase,
+    SourceState,
+    SourceStatus,
+    Status,
+    StoreStatus,
+)
 from ita_ag_oase.store.access import StoreAccess
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.store.figures import Figures
@@ -227,6 +236,8 @@ def _ago(time_: float | None, now: float) -> Text | str:
 def _parts(agent: Agent, status: Status) -> Iterator[tuple[Text, Text]]:
     if agent is Agent.RUNNING:
         yield Text("agent"), _agent_in_words(status)
+        if status.election:
+            yield Text("election"), _election_in_words(status.election, status.now)
         yield Text("Exastro"), _exastro_in_words(status.exastro, status.now)
     yield Text("outbox"), _outbox_in_words(status.outbox) if status.outbox else _NOT_KNOWN
     yield Text("store"), _store_in_words(status.store) if status.store else _NOT_KNOWN
@@ -239,6 +250,21 @@ def _agent_in_words(status: Status) -> Text:
         agent=status.agent,
         version=status.version,
         distance=distance(status.started - status.now),
+    )
+
+
+def _election_in_words(election: ElectionStatus, now: float) -> Text:
+    if election.is_leader:
+        return Text(
+            "this agent leads: it holds the Lease {lease}, term {term}", lease=election.lease, term=election.term
+        )
+    if election.holder is None:
+        return Text("this agent stands by, and nobody is seen to hold the Lease {lease}", lease=election.lease)
+    return Text(
+        "this agent stands by; {holder} holds the Lease {lease}, as was seen first {distance}",
+        holder=election.holder,
+        lease=election.lease,
+        distance=distance(min((election.since or now) - now, 0.0)),
     )
 
 

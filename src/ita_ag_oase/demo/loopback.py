@@ -144,7 +144,7 @@ def _handler(
             request = Request(self.command, parts.path, parts.query, headers, self.rfile.read(length))
             self._send(handle(request))
 
-        do_GET = do_POST = _serve  # noqa: N815 - the names that the base class looks for
+        do_GET = do_POST = do_PUT = _serve  # noqa: N815 - the names that the base class looks for
 
         def _send(self, reply: Reply) -> None:
             if reply.hang_seconds and is_ending.wait(reply.hang_seconds):

@@ -10,7 +10,7 @@ from ita_ag_oase import clock
 from ita_ag_oase.errors import AgentError, ExastroRejected, Reason, StoreDamaged, StoreUnavailable
 from ita_ag_oase.model import Batch, Saved, Settlement
 from ita_ag_oase.observability.measures import Distribution, Histogram, Throughput
-from ita_ag_oase.status import ExastroStatus, Phase, SourceState, SourceStatus, Trouble
+from ita_ag_oase.status import ElectionStatus, ExastroStatus, Phase, SourceState, SourceStatus, Trouble
 from ita_ag_oase.text import Text, shorten
 
 SUCCEEDED = "succeeded"
@@ -149,6 +149,12 @@ class Health:
         self._exastro_success: float | None = None
         self._token_until: float | None = None
         self._clock_difference: float | None = None
+        self._lease: str | None = None
+        self._identity = ""
+        self._holder: str | None = None
+        self._holder_since: float | None = None
+        self._term: int | None = None
+        self._lease_failure = _Failure()
 
     def source_started(self, name: str, *, is_mail: bool) -> None:
         """Note that a setting can be used, and its source is polled from now on."""
@@ -308,6 +314,53 @@ class Health:
         if trouble and trouble.reason != Reason.STORE_FULL:
             self._store_failure.end()
 
+    def stand_by(self) -> None:
+        """Note that the agent waits for its turn: nothing is known of sources, Exastro and store meanwhile."""
+        self.phase = Phase.STANDBY
+        self._sources.clear()
+        self._has_settings = self._are_first_polls_done = False
+        self._settings_failure, self._delivery_failure, self._store_failure = _Failure(), _Failure(), _Failure()
+        self._exastro_success = self._settings_fetched = self._token_until = self._clock_difference = None
+
+    def election_joined(self, lease: str, identity: str) -> None:
+        """Note by which Lease, as `namespace/name`, and under which name the agent takes part in an election."""
+        self._lease, self._identity = lease, identity
+
+    def holder_seen(self, holder: str) -> None:
+        """Note who is seen to hold the Lease from now on; empty for nobody."""
+        self._holder, self._holder_since = holder or None, self._now()
+
+    def term_begun(self, number: int) -> None:
+        """Note that the agent leads."""
+        self._term = number
+
+    def term_ended(self) -> None:
+        """Note that it does not any more."""
+        self._term = None
+
+    def lease_failed(self, err: Exception, code: str) -> None:
+        """Note that the Lease cannot be read or written."""
+        self._lease_failure.note_error(err, code, self._now())
+
+    def lease_worked(self) -> None:
+        """Note that it can."""
+        self._lease_failure.end()
+
+    @property
+    def election(self) -> ElectionStatus | None:
+        """The election as the agent knows it; None where it takes part in none."""
+        if self._lease is None:
+            return None
+        return ElectionStatus(
+            lease=self._lease,
+            identity=self._identity,
+            holder=self._holder,
+            since=self._holder_since,
+            term=self._term,
+            trouble=self._lease_failure.trouble,
+            is_working=not self._lease_failure.is_present,
+        )
+
     def _note_answer(self) -> None:
         self._exastro_success = self._now()
 
@@ -322,9 +375,9 @@ class Health:
     def is_ready(self) -> bool:
         """Whether the agent is at work: it knows the settings, and each source was polled, well or not.
 
-        A setting that comes later does not change that.
+        A setting that comes later does not change that. One that stands by is as ready as it is meant to be.
         """
-        return self.phase is Phase.RUNNING and self._are_first_polls_done
+        return self.phase is Phase.STANDBY or (self.phase is Phase.RUNNING and self._are_first_polls_done)
 
     @property
     def sources(self) -> tuple[SourceStatus, ...]:

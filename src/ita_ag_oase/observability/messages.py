@@ -56,6 +56,18 @@ MESSAGES: Mapping[str, Message] = {
         Text("Exastro shows them as unusable: check the setting's keys and flags, and what the source says"),
     ),
     "key_collided": Message(Text("{setting}: a group's key is taken at Exastro; it gets a later one")),
+    "leadership_lost": Message(
+        Text("term {term} of this agent has ended: {detail}"),
+        Text("it stands by; another agent goes on with the work, where there is one"),
+    ),
+    "leadership_released": Message(Text("the Lease {lease} is given back, so that another agent takes over at once")),
+    "leadership_won": Message(Text("this agent leads: it holds the Lease {lease}, and term {term} begins")),
+    "lease_failed": Message(Text("the Lease {lease} cannot be read or written: {detail}")),
+    "lease_kept": Message(
+        Text("the Lease could not be given back, and ends by itself in {seconds} s: {detail}"),
+        Text("another agent takes over that much later; nothing is lost"),
+    ),
+    "lease_recovered": Message(Text("the Lease {lease} can be read and written again, failures before: {failures}")),
     "library_message": Message(Text("{text}")),
     "mail_passed_by": Message(Text("{setting}: the server does not hand out the mail with UID {uid}; it is passed by")),
     "mail_shortened": Message(
@@ -82,6 +94,9 @@ MESSAGES: Mapping[str, Message] = {
     ),
     "settings_known": Message(Text("the agent begins with the settings of last time: {settings}")),
     "settings_recovered": Message(Text("event collection settings are fetched again, failures before: {failures}")),
+    "standby_started": Message(
+        Text("this agent stands by as {holder}: it works only while it holds the Lease {lease}")
+    ),
     "status_server_failed": Message(Text("there is no status page for now: {detail}")),
     "status_server_started": Message(Text("the status page is at {url}")),
     "stock_store_taken_over": Message(

@@ -11,7 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ita_ag_oase.observability.health import Counts
 from ita_ag_oase.observability.measures import Distribution
-from ita_ag_oase.status import OutboxStatus, SourceState, SourceStatus, Status, StoreStatus
+from ita_ag_oase.status import ElectionStatus, OutboxStatus, SourceState, SourceStatus, Status, StoreStatus
 
 Labels = tuple[str, ...]
 # The values of a metric's labels, and its value.
@@ -84,6 +84,14 @@ def _of_store(value: Callable[[StoreStatus], float | None]) -> Callable[[Known],
     return _only(lambda known: value(known.status.store) if known.status.store else None)
 
 
+def _of_election(value: Callable[[ElectionStatus], float]) -> Callable[[Known], Iterable[Sample]]:
+    def samples(known: Known) -> Iterable[Sample]:
+        election = known.status.election
+        return [((election.lease,), value(election))] if election else []
+
+    return samples
+
+
 def _of_outbox(value: Callable[[OutboxStatus], float | None]) -> Callable[[Known], Iterable[Sample]]:
     return _only(lambda known: value(known.status.outbox) if known.status.outbox else None)
 
@@ -130,8 +138,22 @@ INSTRUMENTS = (
         "oase_agent_ready",
         "gauge",
         (),
-        "1 while the agent is at work, 0 while it starts, stops, or waits for its store.",
+        "1 while the agent is at work or stands by in an election, 0 while it starts, stops, or waits for its store.",
         _only(lambda known: known.status.is_ready),
+    ),
+    Instrument(
+        "oase_agent_leader",
+        "gauge",
+        ("lease",),
+        "1 while the agent leads, 0 while it stands by; absent without an election.",
+        _of_election(lambda election: election.is_leader),
+    ),
+    Instrument(
+        "oase_agent_lease_working",
+        "gauge",
+        ("lease",),
+        "1 while the Lease can be read and written, else 0; absent without an election.",
+        _of_election(lambda election: election.is_working),
     ),
     Instrument("oase_agent_polls_total", "counter", ("setting", "outcome"), "Polls that ended, by outcome.", _polls),
     Instrument(

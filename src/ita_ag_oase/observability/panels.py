@@ -9,6 +9,7 @@ from ita_ag_oase.model import Ledger
 from ita_ag_oase.observability.verdict import SOURCE_STATES, Finding, Level, Place, lagging
 from ita_ag_oase.observability.words import age, distance, size
 from ita_ag_oase.status import (
+    ElectionStatus,
     ExastroStatus,
     OutboxStatus,
     Phase,
@@ -136,7 +137,7 @@ def panels(status: Status, findings: Sequence[Finding], times: Times) -> tuple[P
         _exastro(status.exastro, levels.get(Place.EXASTRO, Level.GOOD), times),
         _store(status.store, levels.get(Place.STORE, Level.GOOD), times),
         _ledger(status, levels.get(Place.LEDGER, Level.GOOD)),
-        _agent(status, times),
+        _agent(status, levels.get(Place.AGENT, Level.GOOD), times),
     )
 
 
@@ -317,20 +318,41 @@ def _sum(counts: Iterable[int]) -> Text:
     return verbatim(_figure(sum(counts)))
 
 
-def _agent(status: Status, times: Times) -> Panel:
+def _agent(status: Status, level: Level, times: Times) -> Panel:
     facts = (
         Fact(Text("Name"), verbatim(status.agent)),
         Fact(Text("Workspace"), verbatim(status.workspace)),
         Fact(Text("Version"), verbatim(status.version)),
         Fact(Text("Started"), times.moment(status.started)),
         Fact(Text("Polls every"), age(status.interval_seconds)),
+        *_election(status.election, times),
     )
-    level, word = _PHASES[status.phase]
-    return Panel(Place.AGENT, Text("Agent"), level, word, facts)
+    own, word = _PHASES[status.phase]
+    failure = _lease_failure(status.election, times)
+    return Panel(Place.AGENT, Text("Agent"), max(own, level), word, facts, failure=failure)
+
+
+def _election(election: ElectionStatus | None, times: Times) -> tuple[Fact, ...]:
+    if election is None:
+        return ()
+    role = Text("leads, term {term}", term=election.term) if election.is_leader else Text("stands by")
+    return (
+        Fact(Text("Lease"), verbatim(election.lease)),
+        Fact(Text("In the election"), Text("{identity}: {role}", identity=election.identity, role=role)),
+        Fact(Text("Leader"), verbatim(election.holder) if election.holder else None),
+        Fact(Text("Seen since"), times.moment(election.since) if election.holder else None),
+    )
+
+
+def _lease_failure(election: ElectionStatus | None, times: Times) -> Failure | None:
+    if election is None or election.is_working:
+        return None
+    return _failure(election.trouble, times, is_present=True)
 
 
 _PHASES = {
     Phase.STARTING: (Level.WAITING, Text("starting")),
+    Phase.STANDBY: (Level.WAITING, Text("standing by")),
     Phase.WAITING_FOR_STORE: (Level.WAITING, Text("waiting for the store")),
     Phase.RUNNING: (Level.GOOD, Text("running")),
     Phase.STOPPING: (Level.WAITING, Text("stopping")),

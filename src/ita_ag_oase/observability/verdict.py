@@ -82,13 +82,14 @@ def judge(status: Status) -> Verdict:
         *_of_store(status),
         *_of_outbox(status),
         *_of_ledger(status),
+        *_of_election(status),
     ]
     findings = tuple(sorted(found, key=lambda finding: -finding.level))
     worst = max((finding.level for finding in findings), default=Level.GOOD)
     if worst is Level.BAD:
         return Verdict(worst, Text("Failing"), Text("Something fails and needs attention."), findings)
     if status.phase is not Phase.RUNNING or not status.is_ready:
-        return Verdict(max(worst, Level.WAITING), *_before_and_after(status.phase), findings)
+        return Verdict(max(worst, Level.WAITING), *_before_and_after(status), findings)
     if worst is Level.DOUBTFUL:
         text = Text("The agent works, but something needs attention.")
         return Verdict(worst, Text("Attention"), text, findings)
@@ -100,17 +101,26 @@ def judge(status: Status) -> Verdict:
     return Verdict(Level.GOOD, Text("Working"), text, ())
 
 
-def _before_and_after(phase: Phase) -> tuple[Text, Text]:
+def _before_and_after(status: Status) -> tuple[Text, Text]:
     """Return a word and a sentence for an agent that does not do all of its work."""
-    if phase is Phase.STOPPING:
+    if status.phase is Phase.STOPPING:
         return Text("Stopping"), Text("The agent is shutting down.")
-    if phase is Phase.WAITING_FOR_STORE:
+    if status.phase is Phase.STANDBY:
+        return Text("Standing by"), _who_leads(status)
+    if status.phase is Phase.WAITING_FOR_STORE:
         return Text("Standing by"), Text("Another agent uses the store. This one starts when that one has ended.")
     return Text("Starting"), Text("The agent is starting: not every source has been polled yet.")
 
 
+def _who_leads(status: Status) -> Text:
+    holder = status.election.holder if status.election else None
+    if holder is None:
+        return Text("This agent works once it leads. None is seen to lead now.")
+    return Text("{holder} leads. This agent takes over when that one has ended.", holder=holder)
+
+
 def _of_sources(status: Status) -> Iterator[Finding]:
-    if status.is_ready and not status.sources:
+    if status.phase is Phase.RUNNING and status.is_ready and not status.sources:
         text = Text("No source is polled.")
         action = Text("Name settings in EVENT_COLLECTION_SETTINGS_NAMES that Exastro has and that are not discarded.")
         yield Finding(Place.SOURCES, Level.BAD, text, (action,))
@@ -236,3 +246,16 @@ def _of_ledger(status: Status) -> Iterator[Finding]:
         )
         action = Text("`ita-ag-oase verify` tells of which setting. Keep a copy of the store, and report it.")
         yield Finding(Place.LEDGER, Level.BAD, text, (action,))
+
+
+def _of_election(status: Status) -> Iterator[Finding]:
+    election = status.election
+    if election is None or election.is_working:
+        return
+    details = (election.trouble.detail,) if election.trouble else ()
+    if election.is_leader:
+        text = Text("The Lease cannot be renewed: this agent stops working soon.")
+        yield Finding(Place.AGENT, Level.DOUBTFUL, text, details)
+    else:
+        text = Text("The Lease cannot be read or written: this agent cannot take over.")
+        yield Finding(Place.AGENT, Level.BAD, text, details)
