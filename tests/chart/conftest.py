@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from helm import OPTIONS, Cluster, Namespace, Values, cluster, namespace
+from helm import NAMESPACE, OPTIONS, Cluster, Namespace, Values, cluster, namespace
 from ita_ag_oase.environment import load
 from ita_ag_oase.settings import VARIABLES, Settings
+
+# What the kubelet gives to each container, and what it puts in the place of a pod's fields.
+_OF_EVERY_POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+_FIELDS = {"metadata.name": "pod-1", "metadata.namespace": NAMESPACE}
 
 
 @pytest.fixture(name="cluster")
@@ -32,14 +36,14 @@ def _option(request: pytest.FixtureRequest) -> Values:
 
 @pytest.fixture
 def load_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], Settings]:
-    """Return what loads the agent's settings from these variables and no others."""
+    """Return what loads the agent's settings from these variables and those of every pod, and no others."""
 
     def load_from(variables: Mapping[str, str]) -> Settings:
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.lower() in VARIABLES]:
                 patch.delenv(name)
-            for name, value in {**variables, "ENVFILEPATH": os.devnull}.items():
-                patch.setenv(name, value)
+            for name, value in {**_OF_EVERY_POD, **variables, "ENVFILEPATH": os.devnull}.items():
+                patch.setenv(name, _FIELDS.get(value, value))
             return load()
 
     return load_from

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kubernetes_validate.utils import all_versions, validate
 
 from helm import CHART, NAMESPACE, RELEASE, Cluster, Manifest, Rendering, refusal, render, run
 from ita_ag_oase.observability.metrics import INSTRUMENTS
-from ita_ag_oase.settings import Settings
+from ita_ag_oase.settings import Settings, Variables
 from manual import (
     AVAILABILITY,
     KUBERNETES,
@@ -194,24 +195,19 @@ def test_the_volume_of_compose_is_that_of_its_service_and_is_mounted_as_the_page
     assert options["o"].split(",") == ["addr=your-nfs-server", "nfsvers=4.2", "hard"]
 
 
-# What tells of an election is known where there is one.
-_METRICS_OF_THE_ELECTION = {"oase_agent_leader", "oase_agent_lease_working"}
-_ALERTS_OF_THE_ELECTION = {"OaseNobodyLeads", "OaseSeveralLead", "OaseLeaseFailing"}
-
-
 def test_the_page_turns_the_alerts_on() -> None:
     (added,) = [yaml.safe_load(text) for text in _FILES["exastro-agent.yaml"]]
     values = _values(AVAILABILITY.parent / "examples" / "active-standby.yaml")
     rendering = render({"ita-ag-oase": values["ita-ag-oase"] | added["ita-ag-oase"]})
     alerts = {rule["alert"] for group in rendering.one("PrometheusRule")["spec"]["groups"] for rule in group["rules"]}
     assert len(rendering.all("PodMonitor")) == 1
-    assert set(re.findall(r"\bOase\w+", _PAGE)) - alerts <= _ALERTS_OF_THE_ELECTION
+    named = set(re.findall(r"\bOase\w+", _PAGE))
+    assert {"OaseNobodyLeads", "OaseSeveralLead", "OaseLeaseFailing"} <= named <= alerts
 
 
 def test_the_metrics_that_the_page_names_are_there() -> None:
     named = set(re.findall(r"\boase_agent_\w+", _PAGE))
-    assert len(named) > len(_METRICS_OF_THE_ELECTION)
-    assert named - {metric.name for metric in INSTRUMENTS} <= _METRICS_OF_THE_ELECTION
+    assert {"oase_agent_leader", "oase_agent_lease_working"} <= named <= {metric.name for metric in INSTRUMENTS}
 
 
 _DEFAULTS = {name.strip("`"): default for name, default, _ in rows(section(AVAILABILITY, "Where the times come from"))}
@@ -225,6 +221,12 @@ def test_the_times_of_the_chart_are_its_defaults() -> None:
         "probes.liveness": f"{liveness['periodSeconds']} s, {liveness['failureThreshold']} times",
         "terminationGracePeriodSeconds": f"{values['terminationGracePeriodSeconds']} s",
     }
+
+
+def test_the_times_of_the_election_are_the_defaults_of_the_agent() -> None:
+    defaults = {field.name.upper(): field.default for field in fields(Variables)}
+    told = {name: _seconds(name) for name in _DEFAULTS if name.startswith("LEASE_")}
+    assert told == {name: defaults[name] for name in ("LEASE_SECONDS", "LEASE_RENEW_SECONDS", "LEASE_RETRY_SECONDS")}
 
 
 def test_the_times_that_the_page_adds_up_are_sums_of_the_defaults() -> None:

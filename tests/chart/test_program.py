@@ -47,6 +47,7 @@ def test_what_the_chart_adds_are_variables_of_the_program() -> None:
     others: dict[str, Any] = {
         "caBundle": {"configMap": "authorities"},
         "persistence": {"mountPath": {"storage": "/data"}},
+        "highAvailability": {"enabled": True},
     }
     rendering = render(agents(given, **others))
     added = (
@@ -55,6 +56,10 @@ def test_what_the_chart_adds_are_variables_of_the_program() -> None:
     assert added == {
         "AGENT_ID",
         "EXASTRO_CA_FILE",
+        "LEADER_ELECTION",
+        "LEASE_NAME",
+        "LEASE_NAMESPACE",
+        "POD_NAME",
         "SOURCE_CA_FILE",
         "STATUS_ADDRESS",
         "STATUS_PORT",
