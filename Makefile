@@ -46,8 +46,8 @@ soak: $(VENV)/.ready ## the agent for ten minutes under kills, faults and clock 
 	@PYTHONPATH=tests $(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(filter no,$(JUMPS)),--no-jumps)
 
-soak-model: $(VENV)/.ready ## the model of exactly-once delivery with many thousands of examples
-	$(BIN)/pytest -n 2 tests/unit/test_exactly_once.py --hypothesis-profile=soak
+soak-model: $(VENV)/.ready ## the models of exactly-once delivery and of the election with many thousands of examples
+	$(BIN)/pytest -n 2 tests/unit/test_exactly_once.py tests/unit/test_election_model.py --hypothesis-profile=soak
 
 image: ## build the image with docker, podman or buildah, whichever is there (TAG=name:tag)
 	@./packaging/build-image $(if $(TAG),$(TAG))

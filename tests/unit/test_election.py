@@ -396,6 +396,18 @@ async def test_a_lease_that_was_made_anew_is_not_taken_while_its_last_leader_may
 
 
 @pytest.mark.looptime
+async def test_a_store_that_cannot_be_read_may_know_of_one_that_works(shelf: Shelf) -> None:
+    async def unknown() -> None:
+        return None
+
+    member = Member(shelf, "a", known_term=unknown)
+    await member.leads()
+    assert _time() == pytest.approx(15, abs=0.1)
+    assert member.terms == [1]
+    await member.kill()
+
+
+@pytest.mark.looptime
 async def test_a_store_that_another_kind_of_agent_used_only_raises_the_number(shelf: Shelf) -> None:
     member = Member(shelf, "a", known_term=_knows(41, is_rival=False))
     await asyncio.sleep(1)

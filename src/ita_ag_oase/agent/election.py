@@ -64,7 +64,7 @@ class KnownTerm(NamedTuple):
     is_rival: bool = False
 
 
-async def no_known_term() -> KnownTerm:
+async def no_known_term() -> KnownTerm | None:
     """Return what a new store knows."""
     return KnownTerm()
 
@@ -72,9 +72,9 @@ async def no_known_term() -> KnownTerm:
 class Elector:
     """Takes part in the election as `identity`, which no other process has.
 
-    `known_term` tells what the store knows when the Lease is about to be taken. `on_holder` is told who is seen to hold
-    the Lease whenever that is someone else than before, empty for nobody. `elapsed` are seconds of a clock that goes on
-    while the machine sleeps.
+    `known_term` tells what the store knows when the Lease is about to be taken, None where it cannot be read.
+    `on_holder` is told who is seen to hold the Lease whenever that is someone else than before, empty for nobody.
+    `elapsed` are seconds of a clock that goes on while the machine sleeps.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Elector:
         times: Times,
         *,
         troubles: Troubles,
-        known_term: Callable[[], Awaitable[KnownTerm]] = no_known_term,
+        known_term: Callable[[], Awaitable[KnownTerm | None]] = no_known_term,
         on_holder: Callable[[str], None] = lambda _: None,
         elapsed: Callable[[], float] = clock.elapsed,
         wall: Callable[[], float] = clock.now,
@@ -174,10 +174,12 @@ class Elector:
             self._free_at = self._seen_at + self._times.lease_seconds
             if self._elapsed() < self._free_at:
                 return False
-        return await self._take(lease, max(known.number, lease.transitions) + 1)
+        return await self._take(lease, max(known.number if known else 0, lease.transitions) + 1)
 
-    def _is_behind(self, lease: Lease, known: KnownTerm) -> bool:
-        """Whether the Lease does not know of a rival's term: it was made anew, or an old one was restored."""
+    def _is_behind(self, lease: Lease, known: KnownTerm | None) -> bool:
+        """Whether the Lease may not know of a rival's term: it was made anew, or an old one was restored."""
+        if known is None:
+            return True
         is_not_its_own = known.number == lease.transitions and lease.holder == self._identity
         return known.is_rival and (known.number > lease.transitions or is_not_its_own)
 

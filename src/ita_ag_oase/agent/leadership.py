@@ -1,9 +1,8 @@
 """Takes turns at the work with other agents: stands by until the Lease is won, works while it is held, and again."""
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from ita_ag_oase.errors import AgentError, StoreUnavailable, TermEnded
 from ita_ag_oase.model import Claim
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.settings import Settings
+from ita_ag_oase.status import Phase
 from ita_ag_oase.store.access import read_term
 from ita_ag_oase.text import Text
 
@@ -34,7 +34,7 @@ class Turn(NamedTuple):
 
 
 # Works until it is to end, and returns what it must end the process with, if anything. It is cancelled on loss.
-Work = Callable[[Turn], Awaitable[AgentError | None]]
+Work = Callable[[Turn], Coroutine[Any, Any, AgentError | None]]
 
 
 class Leadership:
@@ -82,6 +82,7 @@ class Leadership:
                 elif error is not None:
                     return error
         finally:
+            self._health.phase = Phase.STOPPING
             if await self._elector.release():
                 _log.info("leadership_released", lease=self._settings.lease)
         return None
@@ -105,11 +106,13 @@ class Leadership:
         holding = asyncio.create_task(self._elector.hold(), name="lease")
         passing = asyncio.create_task(is_passed_over.wait(), name="wait")
         turn = Turn(claim, self._elector.is_at_work, is_passed_over.set)
-        working = asyncio.ensure_future(work(turn))
+        working = asyncio.create_task(work(turn), name="work")
         try:
             await asyncio.wait([holding, working, passing], return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 self._elector.end_term()
+                self._health.term_ended()
+                self._health.stand_by()
                 why = holding.result() if holding.done() else Text("another agent has begun a later term in the store")
                 _log.warning("leadership_lost", lease=lease, term=number, detail=why)
                 await _end([working])
@@ -130,14 +133,16 @@ class Leadership:
         await self._elector.release()
         await wait_for(stop, self._times.lease_seconds)
 
-    async def _known_term(self) -> KnownTerm:
-        # A store that cannot be read now is found out when it is opened.
-        with contextlib.suppress(AgentError):
+    async def _known_term(self) -> KnownTerm | None:
+        try:
             term = await asyncio.to_thread(read_term, self._settings.store_path)
-            if term is not None:
-                is_rival = term.guard == self._settings.lease and term.holder != self._identity
-                return KnownTerm(term.number, is_rival)
-        return KnownTerm()
+        except AgentError:
+            # What it is about is told when the store is opened.
+            return None
+        if term is None:
+            return KnownTerm()
+        is_rival = term.guard == self._settings.lease and term.holder != self._identity
+        return KnownTerm(term.number, is_rival)
 
 
 @asynccontextmanager
