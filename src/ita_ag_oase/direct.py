@@ -357,8 +357,8 @@ class _Exchange:
 
     @property
     def is_done(self) -> bool:
-        """Whether the protocol has seen the end of the answer, too."""
-        return self.is_whole and self._protocol.their_state is h11.DONE
+        """Whether the protocol has seen the end of the answer, too, and nothing behind it."""
+        return self.is_whole and self._protocol.their_state is h11.DONE and not self._protocol.trailing_data[0]
 
 
 class _Body(httpx.AsyncByteStream):

@@ -308,6 +308,25 @@ class TestConnections:
         async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             asked.set()
+    @pytest.mark.parametrize(
+        ("head", "method"),
+        [
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET"),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
+            (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "GET"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD"),
+        ],
+        ids=["chunks", "204", "304", "HEAD"],
+    )
+    async def test_one_that_says_more_behind_an_answer_without_a_counted_body_is_not_used_again(
+        self, head: bytes, method: str
+    ) -> None:
+        host = Host([[head + b"HTTP/1.1 200 OK\r\nContent-Le"], [_plain(b"")]])
+        async with _at(host.serve) as url, _client() as client:
+            await client.request(method, url)
+            await client.get(url)
+        assert host.connections == 2
+
             assert await reader.read() == b""
             writer.close()
             ended.set()
