@@ -253,7 +253,9 @@ class _Connection(asyncio.BufferedProtocol):
         return self.loop.time() - self._heard
 
     def _end(self, error: Exception | None) -> None:
-        self.error = self.error or error
+        if not self.is_over:
+            # What fails after the end, such as to send the rest of a request, takes nothing from what came before.
+            self.error = error
         self.is_over = True
         _set(self._arrival)
         _set(self._room)
