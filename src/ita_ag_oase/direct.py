@@ -18,6 +18,8 @@ import httpx
 KEPT_SECONDS = 90.0
 KEPT_CONNECTIONS = 100
 _RECEIVE_BYTES = 131_072
+# What one record of TLS holds at most (RFC 8446 section 5.1).
+_RECORD_BYTES = 16_384
 # An answer is handed on in portions of about so much; nothing is received while twice as much waits.
 _PORTION_BYTES = 262_144
 _WRITE_BYTES = 65_536
@@ -138,7 +140,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.is_over = False
         self.error: Exception | None = None
         self._transport: Any = None
-        self._received = received
+        self._received = self._offered = received
         self._waiting = bytearray()
         self._heard = 0.0
         self._is_paused = False
@@ -153,11 +155,16 @@ class _Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio."""
-        return self._received
+        # With TLS, all that waits must find room, which is so much and a record: what is left over is thrown away where
+        # the other side has closed the connection meanwhile.
+        needed = sizehint + _RECORD_BYTES
+        self._offered = self._received if needed <= len(self._received) else memoryview(bytearray(needed))
+        return self._offered
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
-        self._waiting += self._received[:nbytes]
+        self._waiting += self._offered[:nbytes]
+        self._offered = self._received
         self._heard = self.loop.time()
         if len(self._waiting) >= self._wanted:
             _set(self._arrival)

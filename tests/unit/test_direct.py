@@ -308,6 +308,25 @@ class TestConnections:
             assert [(await client.get(url)).content for _ in range(2)] == [b"1", b"3"]
         assert host.connections == 2
 
+    @pytest.mark.parametrize(
+        ("head", "method"),
+        [
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET"),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
+            (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "GET"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD"),
+        ],
+        ids=["chunks", "204", "304", "HEAD"],
+    )
+    async def test_one_that_says_more_behind_an_answer_without_a_counted_body_is_not_used_again(
+        self, head: bytes, method: str
+    ) -> None:
+        host = Host([[head + b"HTTP/1.1 200 OK\r\nContent-Le"], [_plain(b"")]])
+        async with _at(host.serve) as url, _client() as client:
+            await client.request(method, url)
+            await client.get(url)
+        assert host.connections == 2
+
     async def test_all_are_closed_in_the_end(self) -> None:
         host = Host([[_plain(b"")]])
         async with _at(host.serve) as url:
@@ -332,25 +351,6 @@ class TestConnections:
         async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             asked.set()
-    @pytest.mark.parametrize(
-        ("head", "method"),
-        [
-            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET"),
-            (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
-            (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "GET"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD"),
-        ],
-        ids=["chunks", "204", "304", "HEAD"],
-    )
-    async def test_one_that_says_more_behind_an_answer_without_a_counted_body_is_not_used_again(
-        self, head: bytes, method: str
-    ) -> None:
-        host = Host([[head + b"HTTP/1.1 200 OK\r\nContent-Le"], [_plain(b"")]])
-        async with _at(host.serve) as url, _client() as client:
-            await client.request(method, url)
-            await client.get(url)
-        assert host.connections == 2
-
             assert await reader.read() == b""
             writer.close()
             ended.set()
@@ -489,3 +489,27 @@ class TestTls:
         async with _at(note, context) as url, _client(tls) as client:
             await client.get(url)
         assert chosen == ["http/1.1"]
+
+    @pytest.mark.parametrize("kilobytes", range(850, 1_300, 50))
+    async def test_an_answer_is_whole_where_its_end_comes_while_nothing_is_received(
+        self, certificate: Path, context: ssl.SSLContext, kilobytes: int
+    ) -> None:
+        body = random.Random(kilobytes).randbytes(kilobytes * 1_000)
+
+        async def close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+            # As many servers do: without TLS's own word for the end, and without waiting for that of the other side.
+            writer.transport._ssl_protocol._transport.close()  # type: ignore[attr-defined]
+
+        tls = transport.tls_context(verify=True, ca_file=certificate)
+        async with _at(close_at_once, context) as url, _client(tls) as client, client.stream("GET", url) as answer:
+            received = bytearray()
+            portions = answer.aiter_raw()
+            while True:
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                received += (portion := await anext(portions, b""))
+                if not portion:
+                    break
+        assert received == body
