@@ -192,7 +192,8 @@ class _Connection(asyncio.BufferedProtocol):
     @property
     def is_quiet(self) -> bool:
         """Whether it can be used again: it is open, and nothing came that nobody asked for, also not its end."""
-        if self.is_over or self._waiting:
+        # That TLS is closing is known a turn of the loop before its end is told.
+        if self.is_over or self._waiting or self._transport.is_closing():
             return False
         # The event loop may not have come to it yet.
         arrivals = select.poll()

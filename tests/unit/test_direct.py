@@ -513,3 +513,39 @@ class TestTls:
                 if not portion:
                     break
         assert received == body
+
+    async def test_one_that_breaks_while_it_is_kept_is_not_used_again(
+        self, certificate: Path, context: ssl.SSLContext
+    ) -> None:
+        async def break_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(_plain(b""))
+            await may_break.wait()
+            writer.get_extra_info("socket").setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")
+            writer.transport.abort()
+
+        may_break = asyncio.Event()
+        own = DirectTransport(transport.tls_context(verify=True, ca_file=certificate))
+        async with _at(break_it, context) as url, httpx.AsyncClient(transport=own) as client:
+            await client.get(url)
+            ((connection,),) = own._kept.values()
+            may_break.set()
+            asked = [connection.is_quiet]
+            while not connection.is_over:
+                # In each turn of the loop.
+                await asyncio.sleep(0)
+                asked.append(connection.is_quiet)
+        assert (asked[0], asked[-1]) == (True, False)
+
+    @pytest.mark.looptime
+    async def test_a_host_that_never_takes_up_tls_has_got_no_byte_of_the_request(self) -> None:
+        taken: list[bytes] = []
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken.append(await reader.read())
+            writer.close()
+
+        async with _at(say_nothing) as url, _client() as client:
+            with pytest.raises(httpx.ConnectTimeout):
+                await client.get(url.replace("http:", "https:"))
+        assert [(said[:1], b"GET" in said) for said in taken] == [(b"\x16", False)]
