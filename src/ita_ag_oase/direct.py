@@ -18,6 +18,8 @@ import httpx
 KEPT_SECONDS = 90.0
 KEPT_CONNECTIONS = 100
 _RECEIVE_BYTES = 131_072
+# What one record of TLS holds at most (RFC 8446 section 5.1).
+_RECORD_BYTES = 16_384
 # An answer is handed on in portions of about so much; nothing is received while twice as much waits.
 _PORTION_BYTES = 262_144
 _WRITE_BYTES = 65_536
@@ -138,7 +140,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.is_over = False
         self.error: Exception | None = None
         self._transport: Any = None
-        self._received = received
+        self._received = self._offered = received
         self._waiting = bytearray()
         self._heard = 0.0
         self._is_paused = False
@@ -153,11 +155,16 @@ class _Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio."""
-        return self._received
+        # With TLS, all that waits must find room, which is so much and a record: what is left over is thrown away where
+        # the other side has closed the connection meanwhile.
+        needed = sizehint + _RECORD_BYTES
+        self._offered = self._received if needed <= len(self._received) else memoryview(bytearray(needed))
+        return self._offered
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
-        self._waiting += self._received[:nbytes]
+        self._waiting += self._offered[:nbytes]
+        self._offered = self._received
         self._heard = self.loop.time()
         if len(self._waiting) >= self._wanted:
             _set(self._arrival)
@@ -185,7 +192,8 @@ class _Connection(asyncio.BufferedProtocol):
     @property
     def is_quiet(self) -> bool:
         """Whether it can be used again: it is open, and nothing came that nobody asked for, also not its end."""
-        if self.is_over or self._waiting:
+        # That TLS is closing is known a turn of the loop before its end is told.
+        if self.is_over or self._waiting or self._transport.is_closing():
             return False
         # The event loop may not have come to it yet.
         arrivals = select.poll()
@@ -253,7 +261,9 @@ class _Connection(asyncio.BufferedProtocol):
         return self.loop.time() - self._heard
 
     def _end(self, error: Exception | None) -> None:
-        self.error = self.error or error
+        if not self.is_over:
+            # What fails after the end, such as to send the rest of a request, takes nothing from what came before.
+            self.error = error
         self.is_over = True
         _set(self._arrival)
         _set(self._room)
@@ -357,8 +367,8 @@ class _Exchange:
 
     @property
     def is_done(self) -> bool:
-        """Whether the protocol has seen the end of the answer, too."""
-        return self.is_whole and self._protocol.their_state is h11.DONE
+        """Whether the protocol has seen the end of the answer, too, and nothing behind it."""
+        return self.is_whole and self._protocol.their_state is h11.DONE and not self._protocol.trailing_data[0]
 
 
 class _Body(httpx.AsyncByteStream):

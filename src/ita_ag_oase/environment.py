@@ -3,6 +3,7 @@
 The agent's own process does without it (`reader`), since what is loaded for it is never given back.
 """
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -31,6 +32,7 @@ from ita_ag_oase.text import Text, verbatim
 
 _IDENTITY = re.compile(r"[a-zA-Z0-9_-]{1,36}")
 _HOST = re.compile(r"[\w.:-]+")
+_PLAIN_HOST = re.compile(r"(?!.*xn--)[a-z_][a-z0-9_.-]*")
 _FILE_NAME_BYTES = 200
 _DAY_SECONDS = 86_400
 # As Kubernetes has them: RFC 1123.
@@ -64,8 +66,23 @@ def _parts(url: str) -> SplitResult | None:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return None
-    is_url = parts.scheme in ("http", "https") and _HOST.fullmatch(host) and url.isprintable() and " " not in url
+    is_url = parts.scheme in ("http", "https") and _is_host(host) and url.isprintable() and " " not in url
     return parts if is_url else None
+
+
+def _is_host(host: str) -> bool:
+    if _PLAIN_HOST.fullmatch(host):
+        return True
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    # Few hosts are anything else, and to load httpx takes longer than all the rest here.
+    import httpx
+
+    try:
+        # Its host in Unicode is asked for with each request.
+        return bool(_HOST.fullmatch(host) and httpx.URL(f"http://{host}").host)
+    except (httpx.InvalidURL, UnicodeError):
+        return False
 
 
 def _identity(value: str) -> str:

@@ -215,6 +215,30 @@ class TestRequests:
             answer = await client.post(url, content=b"x" * 20_000_000)
         assert (answer.status_code, answer.content) == (413, b"too large")
 
+    async def test_who_answers_without_a_length_is_heard_though_the_rest_of_the_request_cannot_be_sent(self) -> None:
+        has_reset = asyncio.Event()
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 413 Content Too Large\r\n\r\ntoo large")
+            writer.write_eof()
+            await has_answer.wait()
+            writer.transport.abort()
+            has_reset.set()
+
+        has_answer = asyncio.Event()
+        async with (
+            _at(refuse) as url,
+            _client() as client,
+            client.stream("POST", url, content=b"x" * 20_000_000) as answer,
+        ):
+            has_answer.set()
+            await has_reset.wait()
+            # The end of it is noticed in one turn of the loop, and dealt with in the next.
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert (answer.status_code, await answer.aread()) == (413, b"too large")
+
     async def test_a_body_that_fails_ends_the_connection_and_nothing_is_taken_for_whole(self) -> None:
         host = Host([[_plain(b"")]])
 
@@ -282,6 +306,25 @@ class TestConnections:
         host = Host([[_plain(b"1") + _plain(b"2")], [_plain(b"3")]])
         async with _at(host.serve) as url, _client() as client:
             assert [(await client.get(url)).content for _ in range(2)] == [b"1", b"3"]
+        assert host.connections == 2
+
+    @pytest.mark.parametrize(
+        ("head", "method"),
+        [
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET"),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
+            (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "GET"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD"),
+        ],
+        ids=["chunks", "204", "304", "HEAD"],
+    )
+    async def test_one_that_says_more_behind_an_answer_without_a_counted_body_is_not_used_again(
+        self, head: bytes, method: str
+    ) -> None:
+        host = Host([[head + b"HTTP/1.1 200 OK\r\nContent-Le"], [_plain(b"")]])
+        async with _at(host.serve) as url, _client() as client:
+            await client.request(method, url)
+            await client.get(url)
         assert host.connections == 2
 
     async def test_all_are_closed_in_the_end(self) -> None:
@@ -446,3 +489,63 @@ class TestTls:
         async with _at(note, context) as url, _client(tls) as client:
             await client.get(url)
         assert chosen == ["http/1.1"]
+
+    @pytest.mark.parametrize("kilobytes", range(850, 1_300, 50))
+    async def test_an_answer_is_whole_where_its_end_comes_while_nothing_is_received(
+        self, certificate: Path, context: ssl.SSLContext, kilobytes: int
+    ) -> None:
+        body = random.Random(kilobytes).randbytes(kilobytes * 1_000)
+
+        async def close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+            # As many servers do: without TLS's own word for the end, and without waiting for that of the other side.
+            writer.transport._ssl_protocol._transport.close()  # type: ignore[attr-defined]
+
+        tls = transport.tls_context(verify=True, ca_file=certificate)
+        async with _at(close_at_once, context) as url, _client(tls) as client, client.stream("GET", url) as answer:
+            received = bytearray()
+            portions = answer.aiter_raw()
+            while True:
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                received += (portion := await anext(portions, b""))
+                if not portion:
+                    break
+        assert received == body
+
+    async def test_one_that_breaks_while_it_is_kept_is_not_used_again(
+        self, certificate: Path, context: ssl.SSLContext
+    ) -> None:
+        async def break_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(_plain(b""))
+            await may_break.wait()
+            writer.get_extra_info("socket").setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")
+            writer.transport.abort()
+
+        may_break = asyncio.Event()
+        own = DirectTransport(transport.tls_context(verify=True, ca_file=certificate))
+        async with _at(break_it, context) as url, httpx.AsyncClient(transport=own) as client:
+            await client.get(url)
+            ((connection,),) = own._kept.values()
+            may_break.set()
+            asked = [connection.is_quiet]
+            while not connection.is_over:
+                # In each turn of the loop.
+                await asyncio.sleep(0)
+                asked.append(connection.is_quiet)
+        assert (asked[0], asked[-1]) == (True, False)
+
+    @pytest.mark.looptime
+    async def test_a_host_that_never_takes_up_tls_has_got_no_byte_of_the_request(self) -> None:
+        taken: list[bytes] = []
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken.append(await reader.read())
+            writer.close()
+
+        async with _at(say_nothing) as url, _client() as client:
+            with pytest.raises(httpx.ConnectTimeout):
+                await client.get(url.replace("http:", "https:"))
+        assert [(said[:1], b"GET" in said) for said in taken] == [(b"\x16", False)]

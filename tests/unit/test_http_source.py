@@ -367,7 +367,10 @@ class TestRequest:
                 ({"url": url}, NO_HTTP)
                 for url in ("", "{{ missing }}", "source.test/x", "/x", "ftp://h/x", "http:///x")
             ),
-            *(({"url": url}, NO_HTTP) for url in ("file:///etc/passwd", "http://?x", "http://h:65536/", "h:80/x")),
+            *(
+                ({"url": url}, NO_HTTP)
+                for url in ("file:///etc/passwd", "http://?x", "http://h:65536/", "h:80/x", "http://xn--a/")
+            ),
             *(({"url": url}, NO_URL) for url in ("http://h:port", "http://user:hid/den@h", "http://256.1.1.1/")),
             *(
                 ({"url": url}, NO_URL)
@@ -824,7 +827,14 @@ class TestRedirects:
 
     @pytest.mark.parametrize(
         "location",
-        ["ftp://source.test/x", "file:///etc/passwd", "javascript:x", "ws://source.test/", "http:x"],
+        [
+            "ftp://source.test/x",
+            "file:///etc/passwd",
+            "javascript:x",
+            "ws://source.test/",
+            "http:x",
+            "http://xn--a.test/",
+        ],
     )
     async def test_only_http_is_followed(self, location: str) -> None:
         source = Source(lambda _: _moved(location))

@@ -222,6 +222,10 @@ def test_the_error_names_variable_and_remedy_in_one_line(load_with: Load) -> Non
         pytest.param(" http://h:80\n", "http://h:80", id="white space around"),
         pytest.param("HTTP://H", "HTTP://H", id="upper case"),
         pytest.param("http://[::1]:8000", "http://[::1]:8000", id="IPv6"),
+        pytest.param("http://10.0.0.9:8000", "http://10.0.0.9:8000", id="IPv4"),
+        pytest.param("http://監視.test", "http://監視.test", id="Japanese"),
+        pytest.param("http://xn--jvr190m.test", "http://xn--jvr190m.test", id="as DNS has it"),
+        pytest.param("http://3scale.test", "http://3scale.test", id="a digit first"),
         pytest.param("http://my_service.ns", "http://my_service.ns", id="underscore, as container networks have it"),
     ],
 )
@@ -244,6 +248,10 @@ def test_a_url_of_exastro_is_taken(load_with: Load, given: str, used: str) -> No
         "http://a host",
         "http://h/a b",
         "http://h/\tx",
+        # What looks like an address or a name in another script, and is none.
+        "http://10.0.0.999",
+        "http://-ü-.test",
+        "http://xn--a.test",
         # An address whose characters change when they are normalized; Python's error quotes the password.
         "http://user:hidden\u2100@h",
     ],

@@ -143,7 +143,7 @@ class HttpSource:
             raise SourceUnavailable(
                 Text("{place}: {words}", place=self._place(request.url), words=words), reason=reason
             ) from err
-        except httpx.InvalidURL as err:
+        except (httpx.InvalidURL, UnicodeError) as err:
             raise SourceRejected(
                 Text("{place} redirects to what is no URL: write the final URL", place=self._place(request.url)),
                 reason=Reason.REDIRECT,
@@ -298,7 +298,12 @@ def _url(text: str) -> httpx.URL:
 
 
 def _is_http(url: httpx.URL) -> bool:
-    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) <= _PORT_MAX
+    try:
+        has_host = bool(url.host)
+    except UnicodeError:
+        # It is written as DNS has names of other scripts (xn--), and stands for none.
+        return False
+    return url.scheme in ("http", "https") and has_host and (url.port or 0) <= _PORT_MAX
 
 
 def _json(column: str, text: str) -> Any:
