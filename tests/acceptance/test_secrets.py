@@ -48,6 +48,8 @@ _QUOTED = [
     if name != "small letters"
 ]
 _ANSWER_CHARACTERS = 256
+# Each of them is a request of its own, some hundred.
+_REFUSED, _REFUSED_SECONDS = "every event to be refused", 120.0
 
 # Runs commands one after the other in one process, which is quick.
 _RUN = """
@@ -82,7 +84,7 @@ def test_no_secret_is_seen_of_an_agent_with_a_refresh_token(deploy: Deploy, tmp_
         deployment = deploy(exastro, *_names(outside), "good", **_proxied(outside), STATUS_PORT=str(port))
         _move_into_file(deployment, tmp_path / ".env", "EXASTRO_REFRESH_TOKEN", "HTTPS_PROXY")
         agent = deployment.start()
-        agent.wait_until(lambda: len(agent.lines("batch_parked")) == len(good.ids), "every event to be refused")
+        agent.wait_until(lambda: len(agent.lines("batch_parked")) == len(good.ids), _REFUSED, seconds=_REFUSED_SECONDS)
         failed = ("collection_failed", "setting_unusable")
         agent.wait_until(lambda: _settings_in(agent.lines(), *failed) >= {*_names(outside)}, "every setting to fail")
         surfaces = {
@@ -115,7 +117,10 @@ def test_no_secret_is_seen_of_an_agent_with_a_password_on_a_terminal(deploy: Dep
         deployment = deploy(exastro, *_names(outside), "good", **_proxied(outside), **login)
         with _terminal(deployment) as shown:
             wait_until(
-                lambda: shown().count("batch_parked") >= len(good.ids), "every event to be refused", last_words=shown
+                lambda: shown().count("batch_parked") >= len(good.ids),
+                _REFUSED,
+                seconds=_REFUSED_SECONDS,
+                last_words=shown,
             )
             wait_until(
                 lambda: {*re.findall(r"setting=([\w-]+)", shown())} >= {*_names(outside)}, "every setting to fail"
