@@ -305,8 +305,6 @@ class Election(RuleBasedStateMachine):
         self.store.close()
 
 
-STEPS = settings(
-    max_examples=settings().max_examples // 2, stateful_step_count=30, suppress_health_check=list(HealthCheck)
-)
+STEPS = settings(max_examples=settings().max_examples, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestElection = pytest.mark.timeout(600 if STEPS.derandomize else 0)(Election.TestCase)
 TestElection.settings = STEPS
