@@ -56,6 +56,8 @@ class _Loop(asyncio.SelectorEventLoop):
         self._world = world
         # A timer is due at its very moment.
         self._clock_resolution = 1e-9
+        # As if it were about to stop: then it never waits in earnest for what is not due.
+        self._stopping = True
 
     def time(self) -> float:
         return self._world.now

@@ -231,6 +231,24 @@ class Election(RuleBasedStateMachine):
         if agent := self._at(name):
             agent.process.is_frozen = not agent.process.is_frozen
 
+    @rule(seconds=some_time)
+    def whoever_leads_is_frozen_for(self, seconds: float) -> None:
+        for agent in self._leading():
+            agent.process.is_frozen = True
+            self.world.advance(seconds, self._check)
+            agent.process.is_frozen = False
+            self.world.advance(0.0, self._check)
+
+    @rule(seconds=some_time, loss=some_loss)
+    def whoever_leads_is_cut_off_for(self, seconds: float, loss: str) -> None:
+        for agent in self._leading():
+            way, agent.way = agent.way, Way(loss=loss)
+            self.world.advance(seconds, self._check)
+            agent.way = way
+
+    def _leading(self) -> list[Agent]:
+        return [agent for agent in self.agents.values() if agent.counts]
+
     @rule(name=some_agent, seconds=some_delay)
     def store_is_slow_to_open(self, name: str, seconds: float) -> None:
         if agent := self._at(name):
@@ -305,8 +323,6 @@ class Election(RuleBasedStateMachine):
         self.store.close()
 
 
-STEPS = settings(
-    max_examples=settings().max_examples // 2, stateful_step_count=30, suppress_health_check=list(HealthCheck)
-)
+STEPS = settings(max_examples=settings().max_examples, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestElection = pytest.mark.timeout(600 if STEPS.derandomize else 0)(Election.TestCase)
 TestElection.settings = STEPS
