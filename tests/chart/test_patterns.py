@@ -272,8 +272,8 @@ def test_a_bound_of_the_page_holds_for_the_measured_figure(figure: tuple[str, st
 def test_what_follows_from_the_bounds_is_worked_out_right() -> None:
     text = section(AVAILABILITY, "What one agent carries")
     assert _number(_BOUNDS["`crowd`", "cores"]) / (1_000 / 10) == 5e-3
-    assert _number(_BOUNDS["`static`", "CPU per poll"]) / 5_000 == 8e-3
-    assert "polls per second × 5 ms + known events per second × 8 µs + new events per second × 30 µs" in text
+    assert _number(_BOUNDS["`static`", "CPU per poll"]) / 5_000 == 4e-3
+    assert "polls per second × 5 ms + known events per second × 4 µs + new events per second × 30 µs" in text
     assert _BOUNDS["`bulk`", "CPU per event"] == "30 µs"
 
 
