@@ -105,8 +105,9 @@ class Process:
         return bool(self._loop._ready) or self.next_due <= self._world.now  # type: ignore[attr-defined] # asyncio's own
 
     def message(self, what: Callable[[], None]) -> None:
-        """Have something happen inside of it, as soon as it runs."""
-        self._loop.call_soon(what)
+        """Have something happen inside of it, as soon as it runs; one that has ended hears nothing."""
+        if not self._loop.is_closed():
+            self._loop.call_soon(what)
 
     def end(self) -> None:
         """Let it be gone, without a word."""
