@@ -134,13 +134,18 @@ def _look_outside(options: "argparse.Namespace", console: "Console") -> int:
 
 def _printing(command: Callable[[], int], console: "Console") -> int:
     """Return the exit code of a command that prints; one that cannot has failed."""
-    # These end as other commands do, by Ctrl-C and by `| head`, too; a transaction is whole or not at all.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+    # These end as other commands do, by Ctrl-C, too; a transaction is whole or not at all.
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     try:
         code = command()
         if sys.stdout is not None:
             sys.stdout.flush()
+    except BrokenPipeError:
+        # Likewise by `| head`. Not before: a source that breaks a connection would end the command, too.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+        raise
     except OSError as err:
         # The store's own have become errors of ours.
         _give_stdout_up()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import shutil
 import signal
 import sqlite3
@@ -363,6 +364,20 @@ def test_agent_that_waits_for_another_one_ends_with_code_0(
     assert main(["run"]) == 0
     lock.release()
     assert [json.loads(text)["event"] for text in "".join(said).splitlines()] == ["store_in_use"]
+
+
+def test_a_connection_that_breaks_does_not_end_a_command(tmp_path: Path) -> None:
+    main(["verify", "--store", str(tmp_path / "none")])
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
+
+
+def test_a_reader_that_is_gone_ends_a_command_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ita_ag_oase", "check", "--json"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
 
 
 def test_module_stands_for_the_command() -> None:

@@ -216,8 +216,6 @@ class TestRequests:
         assert (answer.status_code, answer.content) == (413, b"too large")
 
     async def test_who_answers_without_a_length_is_heard_though_the_rest_of_the_request_cannot_be_sent(self) -> None:
-        has_reset = asyncio.Event()
-
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 413 Content Too Large\r\n\r\ntoo large")
@@ -226,18 +224,18 @@ class TestRequests:
             writer.transport.abort()
             has_reset.set()
 
-        has_answer = asyncio.Event()
-        async with (
-            _at(refuse) as url,
-            _client() as client,
-            client.stream("POST", url, content=b"x" * 20_000_000) as answer,
-        ):
-            has_answer.set()
-            await has_reset.wait()
-            # The end of it is noticed in one turn of the loop, and dealt with in the next.
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert (answer.status_code, await answer.aread()) == (413, b"too large")
+        has_answer, has_reset = asyncio.Event(), asyncio.Event()
+        async with _at(refuse) as url, _client() as client:
+            try:
+                async with client.stream("POST", url, content=b"x" * 20_000_000) as answer:
+                    has_answer.set()
+                    await has_reset.wait()
+                    # The end of it is noticed in one turn of the loop, and dealt with in the next.
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+                    assert (answer.status_code, await answer.aread()) == (413, b"too large")
+            finally:
+                has_answer.set()
 
     async def test_a_body_that_fails_ends_the_connection_and_nothing_is_taken_for_whole(self) -> None:
         host = Host([[_plain(b"")]])
