@@ -30,6 +30,11 @@ def _option(request: pytest.FixtureRequest) -> Values:
     return option
 
 
+# What every pod gets, and what the fields stand for that variables refer to.
+_SET_BY_KUBERNETES = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+_FIELDS = {"metadata.name": "pod-1", "metadata.namespace": "monitoring"}
+
+
 @pytest.fixture
 def load_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], Settings]:
     """Return what loads the agent's settings from these variables and no others."""
@@ -38,8 +43,8 @@ def load_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], 
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.lower() in VARIABLES]:
                 patch.delenv(name)
-            for name, value in {**variables, "ENVFILEPATH": os.devnull}.items():
-                patch.setenv(name, value)
+            for name, value in {**_SET_BY_KUBERNETES, **variables, "ENVFILEPATH": os.devnull}.items():
+                patch.setenv(name, _FIELDS.get(value, value))
             return load()
 
     return load_from
