@@ -169,7 +169,20 @@ def test_the_verdict_is_the_worst_there_is(status: Status, level: Level, word: s
             ],
         ),
     ],
-    ids=["healthy", "starting", "source", "Exastro", "backlog", "parked", "no source", "no store", "ledger"],
+    ids=[
+        "healthy",
+        "starting",
+        "standby",
+        "cut off",
+        "leader cut off",
+        "source",
+        "Exastro",
+        "backlog",
+        "parked",
+        "no source",
+        "no store",
+        "ledger",
+    ],
 )
 def test_each_finding_says_what_is_wrong_and_what_to_do(status: Status, findings: list[str]) -> None:
     assert told(status) == findings
