@@ -697,6 +697,29 @@ class TestElection:
 
     @pytest.mark.looptime
     @pytest.mark.usefixtures("_instant_store")
+    async def test_one_that_slept_beyond_its_term_asks_exastro_for_nothing_when_it_wakes(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        slept = [0.0]
+        loop = asyncio.get_running_loop()
+        agent = Agent(settings, Redactor(), elapsed=lambda: loop.time() + slept[0])
+        task = asyncio.create_task(agent.run())
+        await exastro.has_fetched.wait()
+        await asyncio.sleep(0.1)
+        fetches = list(exastro.fetch_times)
+        exastro.lease = lambda _: httpx.Response(500, stream=httpx.ByteStream(b"{}"))
+        slept[0] = 3_600.0
+        # Due at once, while the next renewal, at which the end of the term is noticed, is not.
+        agent.refresh.set()
+        await asyncio.sleep(0.5)
+        assert (agent._health.phase, exastro.fetch_times) == (Phase.RUNNING, fetches)
+        await asyncio.sleep(2)
+        assert (agent._health.phase, exastro.fetch_times) == (Phase.STANDBY, fetches)
+        agent.stop.set()
+        await task
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
     async def test_a_store_that_another_term_has_begun_in_ends_the_turn(
         self, lease: Shelf, settings: Settings, exastro: Exastro
     ) -> None:
