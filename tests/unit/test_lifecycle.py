@@ -23,12 +23,14 @@ from structlog.testing import capture_logs
 
 from ita_ag_oase import __version__
 from ita_ag_oase.agent import lifecycle
+from ita_ag_oase.agent.leadership import Turn, open_leadership
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.agent.storage import hold_lock
 from ita_ag_oase.environment import load
 from ita_ag_oase.errors import ConfigError, StoreDamaged, TermEnded
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import Term
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings, Variables
 from ita_ag_oase.status import Phase
@@ -734,6 +736,28 @@ class TestElection:
         assert lost["detail"] == "another agent has begun a later term in the store"
         # Above the one that the store knows.
         assert [line["term"] for line in logs if line["event"] == "leadership_won"] == [1, 10]
+
+    @pytest.mark.looptime
+    async def test_work_that_is_broken_off_for_a_later_term_has_no_right_any_more(
+        self, lease: Shelf, settings: Settings
+    ) -> None:
+        stop = asyncio.Event()
+        rights: list[bool] = []
+
+        async def work(turn: Turn) -> None:
+            rights.append(turn.is_at_work())
+            if len(rights) > 1:
+                stop.set()
+                return
+            turn.on_term_ended()
+            try:
+                await _never()
+            finally:
+                rights.append(turn.is_at_work())
+
+        async with open_leadership(settings, Health(), _time) as leadership:
+            assert await leadership.take_turns(work, stop) is None
+        assert (rights, lease.holder) == ([True, False, True], "")
 
     @pytest.mark.looptime
     @pytest.mark.usefixtures("_instant_store")
