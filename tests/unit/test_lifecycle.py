@@ -34,6 +34,7 @@ from ita_ag_oase.observability.health import Health
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings, Variables
 from ita_ag_oase.status import Phase
+from ita_ag_oase.store import schema, terms
 from ita_ag_oase.store.access import read_term
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.text import Text
@@ -739,6 +740,20 @@ class TestElection:
         assert lost["detail"] == "another agent has begun a later term in the store"
         # Above the one that the store knows.
         assert [line["term"] for line in logs if line["event"] == "leadership_won"] == [1, 10]
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    @pytest.mark.parametrize(("guard", "seconds"), [(f"{NAMESPACE}/{NAME}", 15), ("", 0), ("monitoring/another", 0)])
+    async def test_a_lease_without_a_term_that_the_store_has_is_left_to_who_may_lead_by_it(
+        self, lease: Shelf, settings: Settings, exastro: Exastro, guard: str, seconds: int
+    ) -> None:
+        settings.store_path.parent.mkdir(parents=True)
+        with closing(schema.connect(settings.store_path)) as connection, schema.transaction(connection):
+            terms.write(connection, Term(3, "other", guard, 0))
+        async with _running(settings):
+            await exastro.has_fetched.wait()
+            assert _time() == pytest.approx(seconds, abs=1)
+            assert read_term(settings.store_path) == Term(4, ANY, f"{NAMESPACE}/{NAME}", ANY)
 
     @pytest.mark.looptime
     async def test_work_that_is_broken_off_for_a_later_term_has_no_right_any_more(
