@@ -236,6 +236,19 @@ async def test_a_leader_that_gets_no_answer_ends_its_term_by_itself_before_anoth
 
 
 @pytest.mark.looptime
+async def test_a_right_lasts_from_before_a_renewal_was_sent_however_late_its_answer_came() -> None:
+    shelf = Shelf(_time)
+    member = Member(shelf, "a")
+    await member.leads()
+    member.wire.after = lambda _: asyncio.sleep(1.7)
+    await asyncio.sleep(20)
+    member.wire.fault = member.wire.silent
+    await asyncio.sleep(15)
+    assert member.ended == pytest.approx([shelf.writes[-1].at - WAY_SECONDS + TIMES.renew_seconds])
+    await member.kill()
+
+
+@pytest.mark.looptime
 @pytest.mark.parametrize(
     "err",
     [
@@ -408,11 +421,32 @@ async def test_a_store_that_cannot_be_read_may_know_of_one_that_works(shelf: She
 
 
 @pytest.mark.looptime
+async def test_a_lease_put_back_from_our_term_is_not_trusted_where_the_store_has_that_number_from_another(
+    shelf: Shelf,
+) -> None:
+    spec = {"holderIdentity": "a", "leaseDurationSeconds": 15, "leaseTransitions": 7}
+    shelf.put_back({**shelf.read(), "spec": spec})
+    member = Member(shelf, "a", known_term=_knows(7, is_rival=True))
+    await member.leads()
+    assert _time() == pytest.approx(15, abs=0.1)
+    assert member.terms == [8]
+    await member.kill()
+
+
+@pytest.mark.looptime
 async def test_a_store_that_another_kind_of_agent_used_only_raises_the_number(shelf: Shelf) -> None:
     member = Member(shelf, "a", known_term=_knows(41, is_rival=False))
     await asyncio.sleep(1)
     assert (member.terms, shelf.spec["leaseTransitions"]) == ([42], 42)
     await member.kill()
+
+
+@pytest.mark.looptime
+async def test_one_that_has_given_the_lease_back_sees_that_nobody_holds_it(shelf: Shelf) -> None:
+    member = Member(shelf, "a")
+    await member.leads()
+    assert await member.leave()
+    assert member.holders == ["", "a", ""]
 
 
 @pytest.mark.looptime

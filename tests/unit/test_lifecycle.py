@@ -23,15 +23,18 @@ from structlog.testing import capture_logs
 
 from ita_ag_oase import __version__
 from ita_ag_oase.agent import lifecycle
+from ita_ag_oase.agent.leadership import Turn, open_leadership
 from ita_ag_oase.agent.lifecycle import Agent
 from ita_ag_oase.agent.storage import hold_lock
 from ita_ag_oase.environment import load
 from ita_ag_oase.errors import ConfigError, StoreDamaged, TermEnded
 from ita_ag_oase.exastro.secrets import SecretColumns
 from ita_ag_oase.model import Term
+from ita_ag_oase.observability.health import Health
 from ita_ag_oase.observability.logs import MASK, Redactor
 from ita_ag_oase.settings import Settings, Variables
 from ita_ag_oase.status import Phase
+from ita_ag_oase.store import schema, terms
 from ita_ag_oase.store.access import read_term
 from ita_ag_oase.store.database import StoreLock
 from ita_ag_oase.text import Text
@@ -697,6 +700,29 @@ class TestElection:
 
     @pytest.mark.looptime
     @pytest.mark.usefixtures("_instant_store")
+    async def test_one_that_slept_beyond_its_term_asks_exastro_for_nothing_when_it_wakes(
+        self, lease: Shelf, settings: Settings, exastro: Exastro
+    ) -> None:
+        slept = [0.0]
+        loop = asyncio.get_running_loop()
+        agent = Agent(settings, Redactor(), elapsed=lambda: loop.time() + slept[0])
+        task = asyncio.create_task(agent.run())
+        await exastro.has_fetched.wait()
+        await asyncio.sleep(0.1)
+        fetches = list(exastro.fetch_times)
+        exastro.lease = lambda _: httpx.Response(500, stream=httpx.ByteStream(b"{}"))
+        slept[0] = 3_600.0
+        # Due at once, while the next renewal, at which the end of the term is noticed, is not.
+        agent.refresh.set()
+        await asyncio.sleep(0.5)
+        assert (agent._health.phase, exastro.fetch_times) == (Phase.RUNNING, fetches)
+        await asyncio.sleep(2)
+        assert (agent._health.phase, exastro.fetch_times) == (Phase.STANDBY, fetches)
+        agent.stop.set()
+        await task
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
     async def test_a_store_that_another_term_has_begun_in_ends_the_turn(
         self, lease: Shelf, settings: Settings, exastro: Exastro
     ) -> None:
@@ -706,11 +732,50 @@ class TestElection:
                 with closing(sqlite3.connect(settings.store_path)) as other, other:
                     other.execute("UPDATE terms SET number = 9, holder = 'other'")
                 await _until(lambda: "leadership_lost" in [line["event"] for line in logs])
+                await asyncio.sleep(10)
+                # Or two with different Leases would take the store from each other all the time.
+                assert lease.holder == ""
                 await _until(lambda: [line["event"] for line in logs].count("agent_started") == 2)
         (lost,) = [line for line in in_english(logs) if line["event"] == "leadership_lost"]
         assert lost["detail"] == "another agent has begun a later term in the store"
         # Above the one that the store knows.
         assert [line["term"] for line in logs if line["event"] == "leadership_won"] == [1, 10]
+
+    @pytest.mark.looptime
+    @pytest.mark.usefixtures("_instant_store")
+    @pytest.mark.parametrize(("guard", "seconds"), [(f"{NAMESPACE}/{NAME}", 15), ("", 0), ("monitoring/another", 0)])
+    async def test_a_lease_without_a_term_that_the_store_has_is_left_to_who_may_lead_by_it(
+        self, lease: Shelf, settings: Settings, exastro: Exastro, guard: str, seconds: int
+    ) -> None:
+        settings.store_path.parent.mkdir(parents=True)
+        with closing(schema.connect(settings.store_path)) as connection, schema.transaction(connection):
+            terms.write(connection, Term(3, "other", guard, 0))
+        async with _running(settings):
+            await exastro.has_fetched.wait()
+            assert _time() == pytest.approx(seconds, abs=1)
+            assert read_term(settings.store_path) == Term(4, ANY, f"{NAMESPACE}/{NAME}", ANY)
+
+    @pytest.mark.looptime
+    async def test_work_that_is_broken_off_for_a_later_term_has_no_right_any_more(
+        self, lease: Shelf, settings: Settings
+    ) -> None:
+        stop = asyncio.Event()
+        rights: list[bool] = []
+
+        async def work(turn: Turn) -> None:
+            rights.append(turn.is_at_work())
+            if len(rights) > 1:
+                stop.set()
+                return
+            turn.on_term_ended()
+            try:
+                await _never()
+            finally:
+                rights.append(turn.is_at_work())
+
+        async with open_leadership(settings, Health(), _time) as leadership:
+            assert await leadership.take_turns(work, stop) is None
+        assert (rights, lease.holder) == ([True, False, True], "")
 
     @pytest.mark.looptime
     @pytest.mark.usefixtures("_instant_store")

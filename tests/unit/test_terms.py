@@ -208,6 +208,11 @@ class TestReading:
     def test_a_store_that_is_not_there_has_none_and_is_not_made(self, path: Path) -> None:
         assert (read_term(path), path.exists()) == (None, False)
 
+    def test_a_store_that_cannot_be_looked_for_is_unavailable(self, tmp_path: Path) -> None:
+        # As where a volume has gone stale, or a folder on the way is another user's.
+        with pytest.raises(StoreUnavailable, match="File name too long"):
+            read_term(tmp_path / ("x" * 300) / "store.sqlite3")
+
     def test_a_store_without_a_term_has_none(self, path: Path) -> None:
         schema.connect(path).close()
         assert read_term(path) is None

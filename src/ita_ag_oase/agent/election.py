@@ -258,7 +258,7 @@ class Elector:
         if lease.holder != self._identity:
             return False
         try:
-            await self._access.write(lease.released(now=self._wall()))
+            self._note(await self._access.write(lease.released(now=self._wall())))
         except LeaseChanged:
             return await self._give_back()
         return True

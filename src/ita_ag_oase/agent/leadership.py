@@ -11,7 +11,7 @@ import structlog
 from ita_ag_oase.agent.election import Elector, KnownTerm, Times
 from ita_ag_oase.agent.lease import LeaseApi, LeasePlace
 from ita_ag_oase.agent.schedule import Troubles, wait_for
-from ita_ag_oase.errors import AgentError, StoreUnavailable, TermEnded
+from ita_ag_oase.errors import AgentError, Reason, StoreUnavailable, TermEnded
 from ita_ag_oase.model import Claim
 from ita_ag_oase.observability.health import Health
 from ita_ag_oase.settings import Settings
@@ -113,9 +113,12 @@ class Leadership:
                 self._elector.end_term()
                 self._health.term_ended()
                 self._health.stand_by()
-                why = holding.result() if holding.done() else Text("another agent has begun a later term in the store")
-                _log.warning("leadership_lost", lease=lease, term=number, detail=why)
+                is_lost = holding.done()
+                if is_lost:
+                    _log.warning("leadership_lost", lease=lease, term=number, detail=holding.result())
                 await _end([working])
+                if not is_lost and working.cancelled():
+                    return _passed_over()
             return None if working.cancelled() else working.result()
         except (TermEnded, StoreUnavailable) as err:
             return err
@@ -171,6 +174,10 @@ def lease_api(settings: Settings) -> LeaseApi:
 def times_of(settings: Settings) -> Times:
     """Return the configured times."""
     return Times(settings.lease_seconds, settings.lease_renew_seconds, settings.lease_retry_seconds)
+
+
+def _passed_over() -> TermEnded:
+    return TermEnded(Text("another agent has begun a later term in the store"), reason=Reason.TERM_ENDED)
 
 
 async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:

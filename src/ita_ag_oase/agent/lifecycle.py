@@ -110,6 +110,7 @@ class Agent:
                     on_secret=self._redactor.add,
                     on_date=timekeeper.note,
                     on_expiry=self._health.token_renewed,
+                    is_at_work=is_at_work,
                 )
             )
             roster = await stack.enter_async_context(self._open_roster(store, client, timekeeper.clock, encryption))

@@ -39,8 +39,9 @@ def read_term(path: Path) -> Term | None:
 
     Raises as StoreAccess does.
     """
-    if not path.exists():
-        return None
+    with translated(path):
+        if not path.exists():
+            return None
     with translated(path), schema.looked_into(path, wait_seconds=_LOOK_SECONDS) as connection:
         # The table is not there before version 5 of the schema.
         return terms.stored(connection) if "terms" in schema.columns(connection) else None
