@@ -346,6 +346,7 @@ def test_the_status_is_told_as_json(deploy: Deploy) -> None:
                 "is_working": True,
             },
             "ledger_imbalance": 0,
+            "election": None,
         }
         assert "500" in status["sources"][1]["trouble"]["detail"]
         assert status["sources"][1]["trouble"]["failures"] >= 1

@@ -349,7 +349,7 @@ def test_agent_that_waits_for_another_one_ends_with_code_0(
     said: list[str] = []
 
     class Out:
-        """A place for log lines that ends the agent after the first one."""
+        """A place for log lines that ends the agent after each one."""
 
         def write(self, text: str) -> None:
             said.append(text)
@@ -363,7 +363,7 @@ def test_agent_that_waits_for_another_one_ends_with_code_0(
     environment.setattr(sys, "stdout", Out())
     assert main(["run"]) == 0
     lock.release()
-    assert [json.loads(text)["event"] for text in "".join(said).splitlines()] == ["store_in_use"]
+    assert [json.loads(text)["event"] for text in "".join(said).splitlines()] == ["store_in_use", "agent_stopped"]
 
 
 def test_a_connection_that_breaks_does_not_end_a_command(tmp_path: Path) -> None:

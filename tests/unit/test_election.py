@@ -178,8 +178,9 @@ async def test_renewals_come_apart_by_less_than_the_retry_time_and_not_in_step()
     await asyncio.sleep(LONG)
     await member.kill()
     gaps = [later.at - earlier.at for earlier, later in zip(shelf.writes, shelf.writes[1:], strict=False)]
-    assert 1.4 <= min(gaps) < 1.42
-    assert 1.78 < max(gaps) <= 1.8
+    # Virtual time goes on a little with each turn of the loop.
+    assert 1.4 <= min(gaps) < 1.45
+    assert 1.75 < max(gaps) < TIMES.retry_seconds
 
 
 @pytest.mark.looptime
