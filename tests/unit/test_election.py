@@ -1,6 +1,7 @@
 """Who leads, from when on and until when: at the times that are the default, by clocks that agree on nothing."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -179,7 +180,7 @@ async def test_renewals_come_apart_by_less_than_the_retry_time_and_not_in_step()
     await member.kill()
     # The first one counts from the answer to the write that took it.
     renewals = shelf.writes[1:]
-    gaps = [later.at - earlier.at for earlier, later in zip(renewals, renewals[1:], strict=False)]
+    gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(renewals)]
     assert 1.4 <= min(gaps) < 1.42
     assert 1.78 < max(gaps) <= 1.8
 
