@@ -5,12 +5,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
 
 import msgspec
 from typing_extensions import Buffer
 
 from ita_ag_oase.model import Collection, Event, EventFate, Labels, Listing, Saved
+from ita_ag_oase.store.lists import Listed, Lists, digest_of_list
 from ita_ag_oase.store.pieces import write_piece
 
 DIGEST_BYTES = 16
@@ -47,45 +47,6 @@ class SavingLimits:
     group_events: int
     group_bytes: int
     id_retention_seconds: int
-
-
-class Listed(NamedTuple):
-    """A list of ids by its digest, the earliest time at which one of them was noted as seen, and the ids' version."""
-
-    digest: bytes
-    last_seen: int
-    version: tuple[int, int]
-
-
-class Lists:
-    """What is known of each setting's latest answer: which ids it listed, in which order, and that all are remembered.
-
-    An answer that lists the same, which is what most sources do most of the time, needs no further look.
-    """
-
-    def __init__(self) -> None:
-        self._noted: dict[str, Listed] = {}
-        self._changes = 0
-
-    def note(self, setting_id: str, listed: Listed | None) -> None:
-        """Note what an answer listed; to be called once that was committed. None where nothing is known of it."""
-        if listed is None:
-            self._noted.pop(setting_id, None)
-        else:
-            self._noted[setting_id] = listed
-
-    def invalidate(self) -> None:
-        """Forget all, since remembered ids are changed in another way than by `save`; in the thread that does it."""
-        self._changes += 1
-
-    def version(self, connection: sqlite3.Connection) -> tuple[int, int]:
-        """Return what changes when ids do in another way than by `save`, also through another connection."""
-        (changes_of_others,) = connection.execute("PRAGMA data_version").fetchone()
-        return self._changes, changes_of_others
-
-    def find(self, setting_id: str) -> Listed | None:
-        """Return what is noted of a setting, whatever its version."""
-        return self._noted.get(setting_id)
 
 
 def digest(text: str) -> bytes:
@@ -156,10 +117,6 @@ def _look_up(connection: sqlite3.Connection, setting: int | None, digests: list[
 def _given(setting: int | None, digests: Sequence[bytes]) -> list[object]:
     # A bytearray is bound as it is; for bytes, sqlite3 looks for an adapter each time, which takes longer.
     return [*map(bytearray, digests), *([None] * (_LOOKUP_SIZE - len(digests))), setting]
-
-
-def _list_digest(ids: Sequence[str]) -> bytes:
-    return blake2b(msgspec.json.encode(ids), digest_size=DIGEST_BYTES).digest()
 
 
 def _content_digest(raw: Buffer, unavailable: str) -> bytes:
@@ -233,9 +190,8 @@ class _Filter:
         return (event for batch in _batches(events) for event in self._new_ones(batch))
 
     def _new_of_list(self, events: Listing, before: Listed | None, version: tuple[int, int]) -> Iterator[Event]:
-        list_digest = _list_digest(events.ids)
-        is_same = before is not None and (before.digest, before.version) == (list_digest, version)
-        if is_same and before is not None and before.last_seen >= self._aged:
+        list_digest = digest_of_list(events.ids)
+        if before and (before.digest, before.version) == (list_digest, version) and before.last_seen >= self._aged:
             self.listed = before
             self.known = len(events.ids)
             return

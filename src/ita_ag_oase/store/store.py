@@ -13,10 +13,11 @@ from ita_ag_oase.errors import Reason, StoreDamaged, StoreUnavailable, TermEnded
 from ita_ag_oase.model import Batch, Claim, Collection, Cursor, Journal, Repair, Saved, Settlement, TakeOver, Term
 from ita_ag_oase.store import history, legacy, outbox, registry, repair, saving, terms
 from ita_ag_oase.store.database import Database, Work, no_space, translated
+from ita_ag_oase.store.lists import Listed, Lists
 from ita_ag_oase.store.outbox import BatchLimits
 from ita_ag_oase.store.registry import Sizes
 from ita_ag_oase.store.reserve import Reserve, free_bytes
-from ita_ag_oase.store.saving import Listed, Lists, SavingLimits
+from ita_ag_oase.store.saving import SavingLimits
 from ita_ag_oase.store.schema import Opener
 from ita_ag_oase.text import Text
 
