@@ -120,22 +120,6 @@ def _address(value: str) -> str:
         ) from None
 
 
-def _log_level(value: Any) -> Any:
-    levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-    level = str(value).strip().upper()
-    if level not in levels:
-        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(levels)))
-    return level
-
-
-def _journal(value: Any) -> Any:
-    journals = ("auto", "wal", "truncate")
-    journal = str(value).strip().lower()
-    if journal not in journals:
-        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(journals)))
-    return journal
-
-
 def _whole_number(value: Any) -> Any:
     if isinstance(value, int):
         return value
@@ -187,14 +171,6 @@ def _seconds(value: Any) -> Any:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", str(value).strip()):
         raise ValueError(Text("is {given!r}; write a number of seconds, such as 2 or 0.5", given=value))
     return float(value)
-
-
-def _kind_of_election(value: Any) -> Any:
-    kinds = ("off", "lease")
-    kind = str(value).strip().lower()
-    if kind not in kinds:
-        raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(kinds)))
-    return kind
 
 
 def _is_elected(info: ValidationInfo) -> bool:
@@ -260,6 +236,19 @@ def _lease_times(value: int, info: ValidationInfo) -> int:
     return value
 
 
+def _one_of(*choices: str) -> Any:
+    """Return the rule that one of these is written, in capital or small letters."""
+    by_small_letters = {choice.lower(): choice for choice in choices}
+
+    def chosen(value: Any) -> Any:
+        choice = by_small_letters.get(str(value).strip().lower())
+        if choice is None:
+            raise ValueError(Text("is {given!r}; write one of {levels}", given=value, levels=", ".join(choices)))
+        return choice
+
+    return Annotated[Literal[choices], BeforeValidator(chosen)]
+
+
 _Number = Annotated[int, BeforeValidator(_whole_number)]
 _Seconds = Annotated[float, BeforeValidator(_seconds)]
 _Switch = Annotated[bool, BeforeValidator(_switch)]
@@ -282,9 +271,9 @@ _RULES: dict[str, Any] = {
     "https_proxy": _Proxy,
     "agent_name": Annotated[str, AfterValidator(_file_name)],
     "status_address": Annotated[str, AfterValidator(_address)],
-    "store_journal": Annotated[Literal["auto", "wal", "truncate"], BeforeValidator(_journal)],
-    "log_level": Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_log_level)],
-    "leader_election": Annotated[Literal["off", "lease"], BeforeValidator(_kind_of_election)],
+    "store_journal": _one_of("auto", "wal", "truncate"),
+    "log_level": _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    "leader_election": _one_of("off", "lease"),
     # Defaults, too, since these depend on the one before.
     "lease_name": Annotated[str | None, AfterValidator(_lease_name), Field(validate_default=True)],
     "lease_namespace": Annotated[str | None, AfterValidator(_lease_namespace), Field(validate_default=True)],

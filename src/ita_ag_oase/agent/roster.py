@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from ita_ag_oase.agent.schedule import Troubles, collection_code, mail_code, repeat
+from ita_ag_oase.agent.schedule import STORE_ERRORS, Troubles, collection_code, mail_code, repeat
 from ita_ag_oase.collection import Collector
-from ita_ag_oase.errors import AgentError, SettingInvalid, StoreDamaged, StoreUnavailable, TermEnded
+from ita_ag_oase.errors import AgentError, SettingInvalid
 from ita_ag_oase.exastro import wire
 from ita_ag_oase.exastro.client import ExastroClient
 from ita_ag_oase.exastro.secrets import SecretColumns
@@ -229,6 +229,6 @@ def _is_mail(setting: CollectionSetting) -> bool:
 
 def refresh_code(err: Exception) -> str:
     """Return the message code of settings that could not be fetched (protocol section 2.9)."""
-    if isinstance(err, StoreUnavailable | StoreDamaged | TermEnded):
+    if isinstance(err, STORE_ERRORS):
         return "AGT-10027"
     return "AGT-10010" if isinstance(err, AgentError) and str(err).startswith("Exastro answered") else "AGT-00004"

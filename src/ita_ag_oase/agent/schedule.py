@@ -12,6 +12,9 @@ from ita_ag_oase.errors import AgentError, Permanent, Reason, Retryable, StoreDa
 from ita_ag_oase.text import shorten
 
 _log = structlog.get_logger()
+
+# What the store raises, whatever was to be done with it.
+STORE_ERRORS = (StoreUnavailable, StoreDamaged, TermEnded)
 T = TypeVar("T")
 
 BACKOFF_CAP_SECONDS = 60.0
@@ -192,7 +195,7 @@ def mail_code(err: Exception) -> str:
 
 def delivery_code(err: Exception) -> str:
     """Return the message code of a failed post."""
-    if isinstance(err, StoreUnavailable | StoreDamaged | TermEnded):
+    if isinstance(err, STORE_ERRORS):
         return "AGT-10027"
     unreachable = (Reason.TIMEOUT, Reason.UNREACHABLE, Reason.TLS)
     return "AGT-00004" if isinstance(err, AgentError) and err.reason in unreachable else "AGT-10020"
