@@ -102,10 +102,18 @@ class TlsRelay(Listener):
 
     def _relay(self, client: socket.socket) -> None:
         with (
-            self._context.wrap_socket(client, server_side=True) as unwrapped,
+            encrypted(client, self._context) as unwrapped,
             socket.create_connection(("127.0.0.1", self._port)) as server,
         ):
             _take_turns(unwrapped, server)
+
+
+def encrypted(client: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Return a server's end of a connection once its client begins with TLS. Raises OSError where it ends instead."""
+    # Of a client that is gone, wrap_socket would leave a socket open.
+    if not client.recv(1, socket.MSG_PEEK):
+        raise ConnectionResetError
+    return context.wrap_socket(client, server_side=True)
 
 
 class SocksServer(Listener):

@@ -16,7 +16,7 @@ from ita_ag_oase.commands.findings import Check, State
 from ita_ag_oase.commands.way import Fields, check_way
 from ita_ag_oase.model import Destination
 from support import self_signed
-from wires import Listener, TlsRelay
+from wires import Listener, TlsRelay, encrypted
 
 _FIELDS = Fields("URL", "PROXY", "SOURCE_CA_FILE", "SOURCE_TLS_VERIFY")
 
@@ -80,8 +80,8 @@ def _mail_server(certificate: Path, *lines: bytes) -> Iterator[int]:
             if number:
                 client.recv(1_000)
             client.sendall(line)
-        with context.wrap_socket(client, server_side=True) as encrypted:
-            encrypted.recv(1)
+        with encrypted(client, context) as peer:
+            peer.recv(1)
 
     with Listener(talk) as listener:
         yield listener.port
